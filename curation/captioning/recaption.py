@@ -69,8 +69,9 @@ def caption_pool(
     """Ask for all missing captions, at most `limit`, with `concurrency` calls at once.
 
     Covers every text-to-image picture; with `use` fill, only those without a caption of their own. A refused answer is
-    recorded with its reason and not requested again; a missing answer is. Errors: `UsageError` for an empty pool, and
-    for an endpoint that refuses every call or does not answer.
+    recorded with its reason and not requested again; a missing answer is, and so is all of an endpoint that gave no
+    caption yet. Errors: `UsageError` for an empty pool, and for an endpoint that refuses every call, gives no caption
+    or does not answer.
     """
     if not workspace.batches():
         raise UsageError(f"the pool of {workspace.root} is empty: ingest a source first")
@@ -78,6 +79,9 @@ def caption_pool(
     result = Captioned()
     work = _missing(workspace, folder, use, limit, result)
     _Run(captioner, folder, {"kind": kind, "use": use}, result).all(work, concurrency, progress)
+    if result.refused and not result.captioned + result.there:
+        (reason, _), *_ = result.reasons.most_common(1)
+        raise UsageError(f"all {result.refused} answers of {captioner.endpoint.model} are refused: {reason}")
     if result.unanswered and not result.captioned + result.refused:
         raise UsageError(
             f"none of {result.unanswered} pictures got an answer from {captioner.endpoint.url}: start the server, then"
@@ -134,15 +138,11 @@ class _Run:
                     if progress:
                         answered = self.result.captioned + self.result.refused + self.result.unanswered
                         progress(answered, total, "pictures captioned")
-            except UsageError:
-                if not self.result.captioned:
-                    work = []  # the endpoint is at fault: record no refusals
-                raise
             finally:
                 for call in running:
                     call.cancel()
-                for part in work:
-                    self._write(part)
+                for part in work if self.result.captioned + self.result.there else ():
+                    self._write(part)  # where none has a caption, the endpoint is at fault: record no refusals
 
     def _take(self, work: _Work, sample: str, call: Future[dict[str, Any]]) -> None:
         row = self._row(call)

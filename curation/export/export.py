@@ -9,6 +9,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,7 @@ def export_shards(
             progress(done, len(planned), "parts written")
     records = [read_json(_record(work, p)) for p in planned]
     if not sum(r["rows"] for r in records):
+        _clear(folder, planned)
         raise UsageError(
             f"no row of {wanted.stage} at {wanted.bucket} has a caption of kind {wanted.captions}: choose another with "
             "--captions, or write them with `flywheel caption`"
@@ -147,6 +149,18 @@ def _forget(folder: Path, number: int) -> None:
     record.unlink(missing_ok=True)
     shutil.rmtree(folder / _WORK / f"{number:05d}", ignore_errors=True)
     shutil.rmtree(folder / "train" / f"{number:05d}", ignore_errors=True)
+
+
+def _clear(folder: Path, planned: Sequence[Part]) -> None:
+    """Remove an export without rows, so that another one may take the folder."""
+    for part in planned:
+        _forget(folder, part.number)
+    for name in ("README.md", "croissant.json", "index.json"):
+        (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / _WORK)
+    for place in (folder / "data", folder / "train"):
+        with suppress(OSError):  # not there, or not ours
+            place.rmdir()
 
 
 def _reopened(folder: Path) -> dict[str, Any]:

@@ -130,7 +130,8 @@ def landmarks(luma: np.ndarray) -> Landmarks:
     """The strongest corners of uint8 [H, W], with the hash of what is around each."""
     import cv2
 
-    found = _detector().detect(luma, None)
+    room = min(luma.shape) > 2 * _MARGIN  # OpenCV fails at less than a pixel of its smallest size
+    found = _detector().detect(luma, None) if room else ()
     if not found:
         return Landmarks(np.empty(0, np.uint64), np.empty((0, 4), np.float32), np.empty(0, bool))
     found = sorted(found, key=lambda k: -k.response)[:LANDMARKS]

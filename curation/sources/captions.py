@@ -17,6 +17,7 @@ from flywheel.core.schema import CAPTION_KINDS
 SUFFIXES = ("json", "txt", "caption")  # of files beside a picture; json first: it can hold more
 KINDS = (*CAPTION_KINDS, "instruction")
 STREAMS = ("t2i", "ti2i", "synthetic")
+UTF_8 = "utf-8-sig"  # with its mark or without
 _MARKS = {  # byte-order marks; the longer ones first
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
@@ -82,6 +83,9 @@ def _texts(row: dict[str, Any], kind: str) -> tuple[tuple[str, str], ...]:
 def _listed(name: str, value: Any, kind: str) -> list[tuple[str, str]]:
     """(kind, text) of each entry under a key: a text, an object with one, or a list of them. Nulls in it are none."""
     texts = []
+    if name.lower() == "captions" and isinstance(value, str) and value.lstrip()[:1] == "[":
+        with suppress(ValueError):  # a column of text that holds a list, as CSV files do
+            value = parsed(value)
     for entry in value if isinstance(value, list) else [value]:
         if isinstance(value, list) and entry is None:
             continue
@@ -126,16 +130,21 @@ def beside(contents: Mapping[str, bytes]) -> Annotation:
 
 def text_of(content: bytes) -> str:
     """Text from outside: by its byte-order mark, else UTF-8. Errors: `UnicodeDecodeError`, a `ValueError`."""
-    return as_utf8(content).decode("utf-8-sig")
+    return as_utf8(content).decode(UTF_8)
 
 
 def as_utf8(content: bytes) -> bytes:
     """Text that begins with the mark of UTF-16 or UTF-32 in UTF-8; other bytes as they are."""
-    encoding = next((name for mark, name in _MARKS.items() if content.startswith(mark)), None)
+    encoding = encoding_of(content)
     try:
-        return content.decode(encoding).encode() if encoding else content
+        return content if encoding == UTF_8 else content.decode(encoding).encode()
     except UnicodeError:  # damaged: as UTF-8 it is not readable either, which the caller says
         return content
+
+
+def encoding_of(head: bytes) -> str:
+    """Encoding of a text that begins with these bytes: by its byte-order mark, else UTF-8."""
+    return next((name for mark, name in _MARKS.items() if head.startswith(mark)), UTF_8)
 
 
 def _is_text(text: str) -> bool:

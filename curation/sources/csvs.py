@@ -27,7 +27,7 @@ def rows(text: str, delimiter: str = "") -> Iterator[tuple[int, dict[str, str] |
         elif not fields or (names is None and is_separator(fields)):
             continue
         elif names is None:
-            names = fields
+            names = [name.strip() for name in fields]
         elif len(fields) != len(names):
             yield number, "has more or fewer fields than the header"
         else:

@@ -104,6 +104,8 @@ def state(uri: str) -> File:
 
 def open_file(file: File) -> BinaryIO:
     """Open a file for random access; one that its server cannot read in parts is copied first. Errors: `OSError`."""
+    if file.fault:  # such as a pipe, which would wait for its writer
+        raise OSError(file.fault)
     if not is_remote(file.uri):
         return open(file.uri, "rb")
     system, path = file_system(file.uri)

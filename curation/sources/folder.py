@@ -31,7 +31,7 @@ MOST_ODD = 0.9  # share of a captions file's lines that may be unusable: above i
 COMPANIONS = frozenset((
     "readme", "readme.md", "readme.txt", "license", "license.md", "license.txt", "licence", "licence.md", "licence.txt",
     "dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "_success", "_metadata",
-    "_common_metadata", "thumbs.db", "desktop.ini",
+    "_common_metadata", "thumbs.db", "desktop.ini", "croissant.json", "export.json",
 ))  # fmt: skip
 _TOGETHER = 64  # side-cars that are read at once
 
@@ -42,9 +42,9 @@ Read = Callable[[Sequence[File]], Iterator[bytes | BadInput]]
 class Folder:
     """Every file is an input, except side-cars, lists of captions, masks and `COMPANIONS`.
 
-    A file without a caption is a row without one. Captions come from `captions.jsonl` or --captions, then from
-    `metadata.jsonl` or `metadata.csv` of any folder, then from a .json, .txt or .caption beside the picture; all are
-    kept. A line with `references` makes its file the target of an edit pair; several lines of one file without
+    A file without a caption is a row without one. Captions come from --captions, or `captions.jsonl` of any folder,
+    from `metadata.jsonl`, `.csv` or `.parquet` of any folder, then from a .json, .txt or .caption beside the picture;
+    all are kept. A line with `references` makes its file the target of an edit pair; several lines of one file without
     references add captions to one row. A file that is named only as a `mask` is not an input itself.
     """
 
@@ -87,7 +87,7 @@ class Folder:
 
     def narrowed(self, inputs: Sequence[Input]) -> Folder:
         """The folder with only the files that these inputs need."""
-        wanted = {uri for i in inputs for uri in (i.uri.partition("#line=")[0], i.mask, *i.references)}
+        wanted = {uri for i in inputs for uri in (i.uri, i.mask, *i.references)}
         return replace(self, listed=tuple(f for f in self.listed if f.uri in wanted))
 
     def check(self) -> None:
@@ -112,14 +112,12 @@ class Folder:
 
     def lists(self, uri: str) -> bool:
         """Whether the folder holds a file with this address."""
-        return uri.partition("#line=")[0] in self._by_uri
+        return uri in self._by_uri
 
     def is_list(self, file: File) -> bool:
         """Whether a file lists captions of others."""
-        return (
-            file.name == CAPTIONS
-            or posixpath.basename(file.name) in METADATA
-            or (self.captions is not None and file.uri == files.absolute(self.captions))
+        return posixpath.basename(file.name) in (CAPTIONS, *METADATA) or (
+            self.captions is not None and file.uri == files.absolute(self.captions)
         )
 
     def _odd(self, odd: OddNote) -> Input:
@@ -139,22 +137,22 @@ class Folder:
             if len(odd) > MOST_ODD * len(read):
                 raise UsageError(
                     f"{place}: {len(odd)} of {len(read)} lines cannot be used; {_of_line(odd[0].line)}; file names are"
-                    " relative to the source folder, or to the folder of the metadata file"
+                    " relative to the source folder, or to the folder of that file below it"
                 )
             yield from read
 
     def _lists(self) -> Iterator[tuple[str, Iterator[Noted | OddNote]]]:
         """(address, lines) of the captions file and of each metadata file."""
-        captions = next((f for f in self.listed if f.name == CAPTIONS), None)
         if self.captions:
             path = self.captions.expanduser().absolute()
             if not path.is_file():
                 raise UsageError(f"captions file {path} does not exist")
-            yield str(path), self._captions(path.read_bytes(), str(path))
-        elif captions:
-            yield captions.uri, self._captions(self._content(captions), captions.uri)
+            yield str(path), self._captions(path.read_bytes(), str(path), "")
         for file in self.listed:
-            if posixpath.basename(file.name) in METADATA:
+            folder, base = posixpath.split(file.name)
+            if base == CAPTIONS and not self.captions:
+                yield file.uri, self._captions(self._content(file), file.uri, folder)
+            if base in METADATA:
                 yield file.uri, metadata(file.name, self._content(file))
 
     def _content(self, file: File) -> bytes:
@@ -163,14 +161,15 @@ class Folder:
             raise UsageError(f"captions file {file.uri} cannot be read: {content}")
         return content
 
-    def _captions(self, content: bytes, place: str) -> Iterator[Noted | OddNote]:
+    def _captions(self, content: bytes, place: str, folder: str) -> Iterator[Noted | OddNote]:
         root = self.address.rstrip("/") + "/"
         for line in read_captions(content):
             if isinstance(line, OddLine):
                 yield OddNote(place, line)
             else:
                 number, name, note = line
-                yield Noted(number, inside("", name.removeprefix(root)), renamed(note, lambda n: inside("", n)))
+                name = name.removeprefix(posixpath.join(root, folder and folder + "/"))
+                yield Noted(number, inside(folder, name), renamed(note, lambda n: inside(folder, n)))
 
     def _side_cars(
         self, by_name: dict[str, File], beside: dict[str, list[str]], notes: dict[str, list[Annotation]]

@@ -11,12 +11,14 @@ from curation.sources import files
 from curation.sources.files import File
 from curation.sources.folder import companion
 from curation.sources.sidecars import CAPTIONS, METADATA
-from curation.sources.urls.lists import LIST_SUFFIXES, is_text_list, url_columns
+from curation.sources.urls.lists import LIST_SUFFIXES, is_text_list, table_holds, url_columns
 
 _TAR = tuple(f".tar{c}" for c in ("", ".gz", ".bz2", ".xz", ".zst")) + (".tgz", ".tbz2", ".txz", ".tzst")
 _KINDS = ("picture", "tar", "parquet", "zip", "list")
 _PARQUET = (".parquet", ".parq", ".pq")
 _HEADS = {b"PAR1": "parquet", b"PK\x03\x04": "zip"}  # of files whose names say nothing
+_NO_COLUMN = "a table without a column of URLs or pictures"
+_LOOKED_AT = 64  # Parquet files of a folder, one by one
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Layout:
 def arranged(found: Iterable[File], captions: Path | None = None) -> Layout:
     """Sort files by kind. A single file may have any name: then its first bytes count.
 
-    Parquet files of one folder are taken to have the same columns.
+    The first 64 Parquet files of a folder are looked into; the others are taken to hold what the first of them holds.
     """
     listed = list(found)
     own = files.absolute(captions) if captions else ""
@@ -48,9 +50,9 @@ def arranged(found: Iterable[File], captions: Path | None = None) -> Layout:
         kinds[listed[0].uri] = _by_head(listed[0])
     if listed and all(f.name.lower().endswith(".txt") for f in listed) and is_text_list(listed[0]):
         kinds = {f.uri: "list" for f in listed}
-    described = _described(listed, kinds)
+    tables = _Tables()
+    described = _described(listed, kinds, tables)
     left_out: list[tuple[str, str]] = []
-    of_folder: dict[str, str] = {}  # folder → whether its Parquet files hold pictures or URLs
     by_kind: dict[str, list[File]] = {}
     for file in listed:
         kind = kinds[file.uri]
@@ -58,13 +60,20 @@ def arranged(found: Iterable[File], captions: Path | None = None) -> Layout:
             left_out.append((file.name, why))
             continue
         if kind == "parquet":
-            folder = posixpath.dirname(file.name)
-            kind = of_folder.setdefault(folder, "list" if url_columns(file) else "parquet")
+            kind = {"urls": "list", "names": "captions"}.get(tables.holds(file), "parquet")
         elif kind == "list" and not file.name.lower().endswith(".txt") and not url_columns(file):
-            kind, file = "picture", replace(file, fault="a table without a column of URLs or pictures")
+            kind, file = "picture", replace(file, fault=file.fault or _NO_COLUMN)
         by_kind.setdefault("picture" if kind == "captions" else kind, []).append(file)
     pictures, tars, parquets, zips, lists = (tuple(by_kind.get(k, ())) for k in _KINDS)
     return Layout(pictures, tars, parquets, zips, lists, tuple(left_out))
+
+
+NESTED = "an archive or table inside an archive is not read: unpack the outer one"
+
+
+def is_container(name: str) -> bool:
+    """Whether a file of this name holds pictures itself, or may."""
+    return kind_of(name) in ("tar", "parquet", "zip")
 
 
 def kind_of(name: str) -> str:
@@ -76,7 +85,7 @@ def kind_of(name: str) -> str:
         return "parquet"
     if lower.endswith(".zip"):
         return "zip"
-    if name == CAPTIONS or posixpath.basename(name) in METADATA:
+    if posixpath.basename(name) in (CAPTIONS, *METADATA):
         return "captions"
     return "list" if lower.endswith(LIST_SUFFIXES) else "picture"
 
@@ -94,13 +103,30 @@ def _by_head(file: File) -> str:
     return next((kind for magic, kind in _HEADS.items() if head.startswith(magic)), "picture")
 
 
-def _described(listed: Sequence[File], kinds: dict[str, str]) -> dict[str, str]:
+class _Tables:
+    """What the Parquet files of a source hold, as `table_holds` says; of a folder, only the first are looked into."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, dict[str, str]] = {}  # folder → file → what it holds
+
+    def holds(self, file: File) -> str:
+        known = self._known.setdefault(posixpath.dirname(file.name), {})
+        if file.uri not in known:
+            many = len(known) >= _LOOKED_AT and posixpath.basename(file.name) not in METADATA
+            sound = [found for found in known.values() if found] if many else []
+            known[file.uri] = sound[0] if sound else table_holds(file)
+        return known[file.uri]
+
+
+def _described(listed: Sequence[File], kinds: dict[str, str], tables: _Tables) -> dict[str, str]:
     """Parquet files that only describe what a tar or folder of the same name holds, as img2dataset writes them."""
     stems = {posixpath.splitext(f.name)[0]: f.name for f in listed if kinds[f.uri] == "tar"}
     folders = {posixpath.dirname(f.name) for f in listed}
     found = {}
     for file in listed:
         stem = posixpath.splitext(file.name)[0]
-        if kinds[file.uri] == "parquet" and (stem in stems or stem in folders):
+        if kinds[file.uri] != "parquet" or (stem not in stems and stem not in folders):
+            continue
+        if tables.holds(file) in ("urls", "words"):  # pictures, or names of them, are no description
             found[file.name] = f"describes {stems.get(stem, stem + '/')}"
     return found

@@ -67,7 +67,7 @@ class Mix:
     def narrowed(self, inputs: Sequence[Input]) -> Mix:
         """The mix with only the files that these inputs need."""
         wanted = {uri for i in inputs for uri in (i.uri, i.mask, *i.references)}
-        holders = {uri[:at] for uri in wanted for at in _separators(uri)}
+        holders = {uri[:at] for uri in wanted for at in separators(uri)}
         tars, parquets, zips = (
             tuple(f for f in group if f.uri in holders)
             for group in (self.layout.tars, self.layout.parquets, self.layout.zips)
@@ -129,7 +129,7 @@ class Mix:
 
     def _part(self, uri: str) -> Source:
         """The part that holds an input."""
-        for at in _separators(uri):
+        for at in separators(uri):
             if uri[:at] in self._files:
                 return self.container(uri[:at])
         if self._folder and (self._urls is None or self._folder.lists(uri)):
@@ -139,7 +139,7 @@ class Mix:
         raise UsageError(f"source {self.address} has no part that holds {uri}")
 
 
-def _separators(uri: str) -> Iterator[int]:
+def separators(uri: str) -> Iterator[int]:
     """Where a container's address may end in the address of an input."""
     for separator in _SEPARATORS:
         at = uri.find(separator)

@@ -20,13 +20,13 @@ import pyarrow.parquet as pq
 
 from curation.sources import MAX_BYTES, BadInput, Input
 from curation.sources.captions import Annotation, annotation, parsed
+from curation.sources.column_types import TEXT_FIELDS, is_bytes, is_image, is_list, is_text, is_word, states_rights
 from curation.sources.columns import (
     CAPTION_NAMES,
     IMAGE_NAMES,
     INSTRUCTION_NAMES,
     MASK_NAMES,
     REFERENCE_NAMES,
-    TEXT_NAMES,
     every,
     first,
     spoken,
@@ -38,7 +38,6 @@ from flywheel.core.storage import readable, remote
 
 _BATCH = 64  # rows in memory at a time
 _TEXT_COLUMNS = frozenset((*INSTRUCTION_NAMES, *CAPTION_NAMES))  # also where their text is stored as bytes
-_TEXT_FIELDS = frozenset(("caption", "captions", *TEXT_NAMES))  # of a struct
 Picture = bytes | str | None  # embedded, or the name of a file
 _SLOTS = 256  # pictures of one row: its own, then its references; the mask is the last
 
@@ -181,8 +180,11 @@ class Parquet:
         row = {name: texts[name] for name in columns.more if texts[name] is not None}
         if references:
             row |= {"references": references, "stream": "ti2i"}
+        stated = texts.get(first(("json",), (*own, *columns.more)) or "")
+        if isinstance(stated, dict):  # as a .json member of a tar does
+            row = {n: stated[n] for n in columns_of(tuple(stated))} | row
         if isinstance(text, dict):
-            row = {n: v for n, v in text.items() if n.lower() in _TEXT_FIELDS and v} | row
+            row = {n: v for n, v in text.items() if n.lower() in TEXT_FIELDS and v} | row
         elif text:  # of a list, the first is primary
             row["caption"] = text
         return annotation(row)
@@ -223,9 +225,9 @@ class Parquet:
     def columns(self) -> Columns:
         with open_parquet(self.file) as file:
             schema = file.schema_arrow
-        texts = {f.name for f in schema if _is_text(f.type) or (_is_bytes(f.type) and f.name.lower() in _TEXT_COLUMNS)}
-        pictures = {f.name for f in schema if _is_image(f.type)} - texts
-        lists = {f.name for f in schema if _is_list(f.type) and _is_image(f.type.value_type)}
+        texts = {f.name for f in schema if is_text(f.type) or (is_bytes(f.type) and f.name.lower() in _TEXT_COLUMNS)}
+        pictures = {f.name for f in schema if is_image(f.type)} - texts
+        lists = {f.name for f in schema if is_list(f.type) and is_image(f.type.value_type)}
         references = first(REFERENCE_NAMES, pictures | lists)
         mask = first(MASK_NAMES, pictures)
         image = first(IMAGE_NAMES, pictures) or next(
@@ -236,8 +238,9 @@ class Parquet:
                 f"source {self.file.uri} has no image column (binary, or a struct with bytes);"
                 f" it has {', '.join(schema.names)}"
             )
-        rights = [n for n in columns_of(schema.names) if _is_word(schema.field(n).type)]
-        more = (*(n for n in ("captions", "stream") if n in schema.names), *rights)
+        rights = [n for n in columns_of(schema.names) if is_word(schema.field(n).type)]
+        said = [f.name for f in schema if f.name.lower() == "json" and f.name not in texts and states_rights(f.type)]
+        more = (*(n for n in ("captions", "stream") if n in schema.names), *rights, *said)
         instructions = every(INSTRUCTION_NAMES, texts) if references else ()
         found = Columns(image, references, mask, every(CAPTION_NAMES, texts), instructions, more)
         read = {image, references, mask, *found.captions, *instructions, *more}
@@ -279,28 +282,14 @@ class _Cursor:
 
 def open_parquet(file: File) -> pq.ParquetFile:
     """Open a file of a source. Errors: `UsageError`."""
+    if file.fault:
+        raise UsageError(f"source {file.uri} cannot be read: {file.fault}")
     try:
         if is_remote(file.uri) and not remote(file.uri):
             return pq.ParquetFile(open_file(file))
         return pq.ParquetFile(readable(file.uri))
     except (pa.ArrowException, OSError) as error:
         raise UsageError(f"source {file.uri} is not a readable Parquet file: {error}") from error
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    """Text by its logical type: encoded or viewed, a list of texts, a struct that holds a caption."""
-    if pa.types.is_dictionary(kind):
-        return _is_text(kind.value_type)
-    if _is_list(kind):
-        return _is_text(kind.value_type) and not _is_list(kind.value_type)
-    if pa.types.is_struct(kind):
-        return any(f.name.lower() in _TEXT_FIELDS and _is_text(f.type) for f in kind)
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-
-
-def _is_word(kind: pa.DataType) -> bool:
-    """Text or yes and no, one per row."""
-    return pa.types.is_boolean(kind) or (_is_text(kind) and not _is_list(kind) and not pa.types.is_struct(kind))
 
 
 def text_rows(batch: pa.RecordBatch, names: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -340,28 +329,6 @@ def _read_out(value: Any, name: str) -> Any:
 
 def _not_utf8(error: UnicodeDecodeError) -> BadInput:
     return BadInput(f"text is not UTF-8: {error.reason} at byte {error.start}")
-
-
-def has_pictures(schema: pa.Schema) -> bool:
-    """Whether a column holds pictures by its name or its form; other bytes may be hashes."""
-    kinds = {f.name: f.type.value_type if _is_list(f.type) else f.type for f in schema}
-    pictures = {name for name, kind in kinds.items() if _is_image(kind)}
-    return first(IMAGE_NAMES, pictures) is not None or any(pa.types.is_struct(kinds[n]) for n in pictures)
-
-
-def _is_image(kind: pa.DataType) -> bool:
-    if pa.types.is_struct(kind):
-        return kind.get_field_index("bytes") >= 0 and _is_image(kind.field("bytes").type)
-    return _is_image(kind.value_type) if pa.types.is_dictionary(kind) else _is_bytes(kind)
-
-
-def _is_bytes(kind: pa.DataType) -> bool:
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    views = pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind)
-    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind) or views
 
 
 def _pictures(batch: pa.RecordBatch, image: str, references: str | None = None) -> list[list[Picture]]:

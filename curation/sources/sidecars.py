@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import io
 import posixpath
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from curation.sources import captions
+from curation.sources import BadInput, captions
 from curation.sources.captions import Annotation, OddLine, annotation, as_utf8, json_rows
-from curation.sources.columns import CAPTION_NAMES, IMAGE_NAMES, INSTRUCTION_NAMES, REFERENCE_NAMES, first, spoken
+from curation.sources.columns import (
+    CAPTION_NAMES,
+    IMAGE_NAMES,
+    INSTRUCTION_NAMES,
+    MASK_NAMES,
+    REFERENCE_NAMES,
+    first,
+    spoken,
+)
 from curation.sources.csvs import rows
+from flywheel.core.errors import first_line
 
 CAPTIONS = "captions.jsonl"
-METADATA = ("metadata.jsonl", "metadata.csv")
+METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 SUFFIXES = tuple(f".{suffix}" for suffix in captions.SUFFIXES)
 _MAX_CAPTION = 1024 * 1024  # bytes of a side-car
-_FILE = "file_name"
+FILE_NAME = "file_name"
 
 
 @dataclass(frozen=True)
@@ -71,7 +81,7 @@ def side_car(contents: Mapping[str, bytes]) -> Annotation:
 
 
 def metadata(name: str, content: bytes) -> Iterator[Noted | OddNote]:
-    """Lines of a `metadata.jsonl` or `metadata.csv`, whose file names are relative to its folder.
+    """Lines of a `metadata.jsonl`, `.csv` or `.parquet`, whose file names are relative to its folder.
 
     A row has `file_name`, or for edit pairs a column such as `edited_image_file_name` beside one such as
     `original_image_file_name`.
@@ -114,20 +124,47 @@ def _table(name: str, content: bytes) -> Iterator[tuple[int, dict[str, Any] | st
         for number, fields in rows(as_utf8(content).decode("utf-8-sig", "surrogateescape")):
             yield number, fields if isinstance(fields, str) else {k: v for k, v in fields.items() if v != ""}
         return
+    if name.endswith(".parquet"):
+        yield from _parquet(content)
+        return
     for number, row in json_rows(content):
         yield number, row if isinstance(row, dict) else str(row) if isinstance(row, ValueError) else "not a JSON object"
 
 
+def _parquet(content: bytes) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from curation.sources.parquet import text_rows
+
+    try:
+        table = pq.read_table(io.BytesIO(content))
+    except (pa.ArrowException, OSError) as error:
+        yield 1, f"not a readable Parquet file: {first_line(error)}"
+        return
+    found = (row for batch in table.to_batches() for row in text_rows(batch, table.column_names))
+    for number, row in enumerate(found, 1):
+        bad = next((value for value in row.values() if isinstance(value, BadInput)), None)
+        yield number, str(bad) if bad else {k: v for k, v in row.items() if v not in (None, "", [])}
+
+
+def _names_files(column: str) -> bool:
+    """Whether a column names a file beside another, as in `mask_file_name`, or several, as in `images_file_names`."""
+    return column.endswith((f"_{FILE_NAME}", f"_{FILE_NAME}s"))
+
+
 def _row(row: Mapping[str, Any]) -> tuple[str, Annotation]:
     """(file, annotation) of a metadata row. Errors: `ValueError`."""
-    files = {k.removesuffix(f"_{_FILE}"): v for k, v in row.items() if k.endswith(f"_{_FILE}") and v}
-    file = row.get(first((_FILE,), row) or "") or next((files[n] for n in IMAGE_NAMES if n in files), None)
+    files = {k.removesuffix("s").removesuffix(f"_{FILE_NAME}"): v for k, v in row.items() if v and _names_files(k)}
+    file = row.get(first((FILE_NAME,), row) or "") or next((files[n] for n in IMAGE_NAMES if n in files), None)
     if not isinstance(file, str) or not file:
-        raise ValueError(f'no "{_FILE}" with a file name')
+        raise ValueError(f'no "{FILE_NAME}" with a file name')
     values = dict(row)
     reference = next((files[n] for n in REFERENCE_NAMES if n in files), None)
     if reference and "references" not in values:
         values["references"] = reference if isinstance(reference, list) else [reference]
+        if mask := next((files[n] for n in MASK_NAMES if n in files), None):
+            values.setdefault("mask", mask)
     if spoken(("caption", "captions"), row) is None:
         texts = {name: value for name, value in row.items() if isinstance(value, (str, list))}
         name = spoken(INSTRUCTION_NAMES if reference else CAPTION_NAMES, texts)

@@ -32,6 +32,7 @@ FILES = 100_000  # that are listed at most
 SECONDS = 5.0  # after which the listing and the counting stop
 _SIDE_CARS = 100  # pictures whose side-cars are read
 _SHOWN = 20  # names of each kind of file that is not understood
+_TRIED = 8  # files of a kind that are opened until one can be read
 
 
 @dataclass(frozen=True)
@@ -88,10 +89,12 @@ def survey(address: str | Path, captions: Path | None = None, *, rows: int = 3, 
         (layout.lists, lambda group: _lists(group, rows, stop + seconds)),
     )
     for group, look in looks:
-        try:
-            parts += [look(group)] if group else []
-        except UsageError as error:
-            bad.append((group[0].name, str(error)))
+        for start in range(min(len(group), _TRIED)):  # a file that cannot be read costs itself
+            try:
+                parts.append(look(group[start:]))
+                break
+            except UsageError as error:
+                bad.append((group[start].name, str(error)))
     unknown = tuple(dict.fromkeys((n, why or "") for n, why in bad))
     size = sum(f.size for f in found)
     return Survey(place, len(found), size, whole, tuple(parts), unknown, layout.left_out)
@@ -116,7 +119,7 @@ def _pictures(
     read = {text for name in islice(beside, _SIDE_CARS) for text in beside[name]}
     folder = Folder(place, tuple(f for f in group if f.name not in used or f.name in read), captions)
     inputs = folder.inputs()
-    pictures = [i for i in inputs if "#line=" not in i.uri]
+    pictures = [i for i in inputs if folder.lists(i.uri)]
     suffixes = Counter(posixpath.splitext(i.uri)[1].lower() for i in pictures if i.fault is None)
     bad += [(i.uri.removeprefix(place.rstrip("/") + "/"), i.fault) for i in inputs if i.fault]
     lists = [f.name for f in group if folder.is_list(f)]

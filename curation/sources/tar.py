@@ -19,6 +19,7 @@ from curation.sources.asking import reason
 from curation.sources.columns import CAPTION_NAMES, IMAGE_NAMES
 from curation.sources.compressed import open_archive
 from curation.sources.files import File
+from curation.sources.layout import NESTED, is_container
 from curation.sources.sidecars import composed
 from curation.sources.tar_gaps import Gaps
 from flywheel.core.errors import UsageError
@@ -116,7 +117,7 @@ class Tar:
 
     @cached_property
     def _listing(self) -> tuple[dict[str, Input], dict[str, dict[str, bytes]], list[Input]]:
-        """Images by member name, caption members by sample key and suffix, and refused inputs."""
+        """Images by normal name (`a.png` of ./a.png), caption members by sample key and suffix, and refused inputs."""
         images: dict[str, Input] = {}
         texts: dict[str, dict[str, bytes]] = {}
         refused: list[Input] = []
@@ -132,10 +133,11 @@ class Tar:
                 texts[key][suffix] = data
             else:
                 image = self._image(entry)
-                if earlier := images.get(entry.name):
+                name = posixpath.normpath(entry.name)
+                if earlier := images.get(name):
                     uri = f"{earlier.uri}@{earlier.position}"
                     refused.append(replace(earlier, uri=uri, fault=_TWICE))
-                images[entry.name] = image
+                images[name] = image
         simple = {_key(name)[0] for name in images if "." not in _key(name)[1]}
         # a.image.png is the picture of a sample that has no a.png; a.caption.txt is its caption then.
         pictures = {_key(name)[0]: name for name in images if _field(name) in IMAGE_NAMES} | dict.fromkeys(simple, "")
@@ -146,6 +148,11 @@ class Tar:
         # a.mask.png beside a.jpg is a field of that sample; alone, my.photo.jpg is a picture.
         fields = [name for name in images if _field(name) and pictures.get(_key(name)[0], name) != name]
         named = {r for members in texts.values() for r in _named(members)}
+        nested = {i.uri: _key(self._name(i.uri)) for i in refused if i.fault == NESTED}
+        of_samples = {uri: suffix for uri, (key, suffix) in nested.items() if key in pictures}
+        refused = [i for i in refused if i.uri not in of_samples]
+        for suffix in of_samples.values():
+            self._leave(suffix)
         for name in fields:
             if posixpath.basename(name) not in named and name not in named:
                 del images[name]
@@ -158,7 +165,7 @@ class Tar:
         for key in [k for k in texts if k not in stems and any(p in stems for p in _prefixes(k))]:
             for suffix in texts.pop(key):
                 self._leave(f"{_key(key)[1]}.{suffix}")
-        again = {_stem(i.uri.partition("::")[2]) for i in refused if i.fault == _TWICE}
+        again = {_stem(self._name(i.uri)) for i in refused if i.fault == _TWICE}
         refused += [self._refused(f"{name}@", _TWICE) for name in twice if _stem(name) not in again]
         return images, texts, refused
 
@@ -176,7 +183,7 @@ class Tar:
     def read_mask(self, item: Input) -> bytes | BadInput:
         """The mask's bytes, by its offset."""
         images, _, _ = self._listing
-        return next(self.read([images[item.mask.partition("::")[2]]]))
+        return next(self.read([images[posixpath.normpath(self._name(item.mask))]]))
 
     def _members(self) -> Iterator[tarfile.TarInfo | tuple[str, str, bytes] | Input]:
         """Image members, (key, suffix, bytes) of caption members, and refused inputs: one for each damaged stretch.
@@ -236,6 +243,8 @@ class Tar:
         if last not in captions.SUFFIXES:
             if self.reads(suffix):
                 return member
+            if is_container(name):
+                return self._refused(name, NESTED)
             if suffix not in _LABEL_SUFFIXES:
                 self._leave(suffix)
             return None
@@ -287,6 +296,10 @@ class Tar:
     def _uri(self, name: str) -> str:
         return f"{self.file.uri}::{name}"
 
+    def _name(self, uri: str) -> str:
+        """The member's name in an address of `_uri`."""
+        return uri.removeprefix(self._uri(""))
+
     def _refused(self, name: str, reason: str) -> Input:
         return Input(self._uri(name), mtime_ns=self.file.mtime_ns, fault=reason)
 
@@ -321,7 +334,7 @@ def _named(members: dict[str, bytes]) -> list[str]:
     try:
         row = captions.parsed(captions.text_of(members["json"])) if "json" in members else {}
         references = row.get("references") or []
-        return [r for r in (*references, row.get("mask")) if isinstance(r, str)]
+        return [posixpath.normpath(r) for r in (*references, row.get("mask")) if isinstance(r, str)]
     except (ValueError, TypeError, AttributeError):
         return []  # said when the sample is read
 

@@ -12,6 +12,8 @@ from curation.sources import MAX_BYTES, BadInput
 from curation.sources.asking import reason
 from curation.sources.files import File, open_file
 from curation.sources.folder import Folder
+from curation.sources.layout import NESTED, is_container
+from curation.sources.sidecars import METADATA
 from flywheel.core.errors import UsageError
 
 _LINK = 0o120000  # Unix file type of a symbolic link, in the upper half of the attributes
@@ -43,6 +45,8 @@ def _member(file: File, info: zipfile.ZipInfo) -> File | None:
         return None
     elif info.external_attr >> 16 & 0o170000 == _LINK:
         fault = "link in an archive: refused"
+    elif is_container(name) and posixpath.basename(name) not in METADATA:
+        fault = NESTED
     elif info.flag_bits & 1:
         fault = "encrypted archive member"
     elif info.file_size > MAX_BYTES:

@@ -56,7 +56,7 @@ def caption(
 ) -> None:
     """Caption the pool with a vision model. The source's captions are kept. Run it again for those still missing.
 
-    Exit code 1 if the endpoint left some without an answer, 2 if it answered none.
+    Exit code 1 if the endpoint left some without an answer, 2 if it captioned none.
     """
     from curation.captioning.captioner import PROMPTS, Captioner
     from curation.captioning.recaption import caption_pool

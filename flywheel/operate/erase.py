@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 
 from curation.decide.judging import HeldOut
 from curation.export.export import again
+from curation.sources.mix import separators
 from flywheel.catalog.lineage import checkpoints_of
 from flywheel.core.erased import unfinished
 from flywheel.core.errors import UsageError
@@ -188,7 +189,7 @@ def _complete(workspace: Workspace, journal: dict[str, Any], progress: Progress 
         exports=tuple(exports),
         unreached=tuple(unreached),
         near_duplicates=tuple(journal["near"]),
-        sources=tuple(u for u in journal["uris"] if Path(u.partition("::")[0].partition("#")[0]).exists()),
+        sources=tuple(u for u in journal["uris"] if any(Path(u[:end]).exists() for end in (len(u), *separators(u)))),
         played=tuple(journal.get("played", ())),
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import posixpath
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
@@ -11,15 +12,17 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 
 from curation.sources import BadInput
-from curation.sources.captions import parsed
+from curation.sources.captions import UTF_8, encoding_of, parsed
 from curation.sources.columns import CAPTION_NAMES, every, first, spoken
 from curation.sources.compressed import open_archive
 from curation.sources.csvs import DELIMITERS, is_separator, records, said_delimiter
 from curation.sources.files import File
 from curation.sources.rights import NAMES
+from curation.sources.sidecars import FILE_NAME, METADATA
 from flywheel.core.errors import UsageError, first_line
 
-LIST_SUFFIXES = tuple(f".{kind}{c}" for kind in ("csv", "tsv", "jsonl", "ndjson") for c in ("", ".gz", ".zst"))
+_COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
+LIST_SUFFIXES = tuple(f".{kind}{c}" for kind in ("csv", "tsv", "jsonl", "ndjson") for c in ("", *_COMPRESSED))
 URL_NAMES = (
     "url", "image_url", "img_url", "image_link", "photo_image_url", "contenturl", "jpg_url", "original_url", "link",
 )  # fmt: skip
@@ -79,12 +82,35 @@ def url_columns(file: File) -> UrlColumns | None:
     return _of_csv(head, "\t" if _plain(file.name) == "tsv" else DELIMITERS)
 
 
-def is_text_list(file: File) -> bool:
-    """True for a text file whose first line begins with a URL."""
+def table_holds(file: File) -> str:
+    """What a Parquet file holds: urls, names (of the pictures of its folder), pictures or words; "" if unreadable."""
+    from curation.sources.column_types import any_picture, has_pictures
+    from curation.sources.parquet import open_parquet
+
     try:
-        return _head(file).lstrip(b"\xef\xbb\xbf \t\r\n")[:8].lower().startswith((b"http://", b"https://"))
+        with open_parquet(file) as opened:
+            schema = opened.schema_arrow
+    except (OSError, UsageError):
+        return ""  # its fault is said when it is read
+    if posixpath.basename(file.name) in METADATA and any(name.endswith(FILE_NAME) for name in schema.names):
+        return "names"
+    if not has_pictures(schema) and _named(schema.names):
+        return "urls"
+    return "pictures" if any_picture(schema) else "words"
+
+
+def is_text_list(file: File) -> bool:
+    """True for a text file whose first line that is no comment begins with a URL."""
+    try:
+        return next(filter(None, map(_plain_line, _head(file).splitlines())), b"").startswith((b"http://", b"https://"))
     except (OSError, UsageError):
         return False
+
+
+def _plain_line(line: bytes) -> bytes:
+    """The beginning of a line in lower case; nothing of a comment."""
+    text = line.strip(b"\xef\xbb\xbf \t\r\n")[:8].lower()
+    return b"" if text.startswith(b"#") else text
 
 
 def is_parquet(name: str) -> bool:
@@ -146,7 +172,8 @@ def _is_text(text: str) -> bool:
 
 # Columns -------------------------------------------------------------------------------------------------------------
 def _of_schema(file: File) -> UrlColumns | None:
-    from curation.sources.parquet import has_pictures, open_parquet
+    from curation.sources.column_types import has_pictures
+    from curation.sources.parquet import open_parquet
 
     with open_parquet(file) as opened:
         schema = opened.schema_arrow
@@ -179,7 +206,7 @@ def _of_csv(head: bytes, delimiters: str) -> UrlColumns | None:
     for delimiter in said_delimiter(text) or delimiters:
         lines = records(io.StringIO(text, newline=""), delimiter)
         names = next((f for _, f in lines if isinstance(f, str) or not _is_above(f)), [])
-        if not isinstance(names, str) and (columns := _of_fields(names)):
+        if not isinstance(names, str) and (columns := _of_fields([name.strip() for name in names])):
             return replace(columns, delimiter=delimiter)
     return None
 
@@ -237,7 +264,7 @@ def _text_rows(file: File, columns: UrlColumns) -> Iterator[Mapping[str, Any] | 
 
 
 def _lines(opened: BinaryIO) -> Iterator[Mapping[str, Any] | BadInput]:
-    for line in opened:
+    for line in _utf8_lines(opened):
         try:
             text = line.decode("utf-8-sig").strip()
         except UnicodeDecodeError as error:
@@ -249,7 +276,7 @@ def _lines(opened: BinaryIO) -> Iterator[Mapping[str, Any] | BadInput]:
 
 
 def _json_rows(opened: BinaryIO) -> Iterator[Mapping[str, Any] | BadInput]:
-    for line in opened:
+    for line in _utf8_lines(opened):
         try:
             if (text := line.decode("utf-8-sig")).strip():
                 row = parsed(text)
@@ -259,7 +286,7 @@ def _json_rows(opened: BinaryIO) -> Iterator[Mapping[str, Any] | BadInput]:
 
 
 def _csv_rows(opened: BinaryIO, columns: UrlColumns) -> Iterator[Mapping[str, Any] | BadInput]:
-    text = io.TextIOWrapper(opened, "utf-8-sig", errors="surrogateescape", newline="")
+    text = io.TextIOWrapper(opened, _encoding(opened), errors="surrogateescape", newline="")
     above = True
     for number, fields in records(text, columns.delimiter):
         if isinstance(fields, str):
@@ -276,10 +303,29 @@ def _csv_rows(opened: BinaryIO, columns: UrlColumns) -> Iterator[Mapping[str, An
 
 
 def _head(file: File) -> bytes:
+    """The beginning, in UTF-8."""
     with open_archive(file, []) as opened:
-        return opened.read(_HEAD)
+        encoding, head = _encoding(opened), opened.read(_HEAD)
+        return head if encoding == UTF_8 else head.decode(encoding, "ignore").encode("utf-8", "ignore")
+
+
+def _encoding(opened: BinaryIO) -> str:
+    head = opened.read(4)
+    opened.seek(0)
+    return encoding_of(head)
+
+
+def _utf8_lines(opened: BinaryIO) -> Iterator[bytes]:
+    """Lines, which end at a newline only."""
+    encoding = _encoding(opened)
+    if encoding == UTF_8:
+        yield from opened
+    else:
+        text = io.TextIOWrapper(opened, encoding, errors="replace", newline="\n")
+        yield from (line.encode("utf-8", "surrogatepass") for line in text)
 
 
 def _plain(name: str) -> str:
     """Suffix of a name without that of a compression."""
-    return name.lower().removesuffix(".gz").removesuffix(".zst").rpartition(".")[2]
+    lower = name.lower()
+    return next((lower.removesuffix(c) for c in _COMPRESSED if lower.endswith(c)), lower).rpartition(".")[2]

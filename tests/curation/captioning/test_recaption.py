@@ -52,6 +52,18 @@ def test_refused_answers_are_recorded_and_not_asked_for_again(workspace: Workspa
     assert "in 2 attempts: the answer is not JSON" in errors[0] and "(HTTP 400): no" in errors[1]
 
 
+def test_a_model_that_gives_no_caption_is_at_fault_however_few_are_asked_for(
+    workspace: Workspace, server: Server
+) -> None:
+    server.script = lambda n, r: (200, completion("a dog, in plain words"))
+    for _ in range(2):  # nothing is recorded: another try asks again
+        with pytest.raises(UsageError, match="all 3 answers of .* are refused: .*the answer is not JSON"):
+            run(workspace, captioner(server, attempts=1))
+    assert len(server.calls) == 6 and not sidecars(workspace)
+    server.script = lambda n, r: (200, completion(GOOD))
+    assert counts(run(workspace, captioner(server))) == (3, 0, 3, 0, 0, 0)
+
+
 @pytest.mark.parametrize("status", [401, 404])
 def test_a_wrong_key_or_address_ends_the_run(workspace: Workspace, server: Server, status: int) -> None:
     server.script = lambda n, r: (status, "denied")

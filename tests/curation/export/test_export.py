@@ -96,5 +96,7 @@ def test_an_export_without_rows_is_an_error(workspace: Workspace, tmp_path: Path
     manifest = json.loads((copy / "shards" / "5eed.json").read_text())
     manifest["files"] = [f for f in manifest["files"] if f["task"] == "t2i"]
     (copy / "shards" / "5eed.json").write_text(json.dumps(manifest))
-    with pytest.raises(UsageError, match="no row of S2 at 64 has a caption of kind structured"):
-        export(Workspace(copy), "hf", tmp_path / "out", captions="structured")
+    for name in FORMATS:
+        with pytest.raises(UsageError, match="no row of S2 at 64 has a caption of kind structured"):
+            export(Workspace(copy), name, tmp_path / "out", captions="structured")
+        assert tree(tmp_path / "out") == {} and not list((tmp_path / "out").iterdir())  # free for the next

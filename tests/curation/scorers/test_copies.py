@@ -9,7 +9,7 @@ from curation.scorers.copies import Copies, flat, frame
 from flywheel.core.image import BadImage
 from flywheel.core.scorer import Item
 from tests.curation.copied import scene, sketch, slide
-from tests.curation.corpus import encoded
+from tests.curation.corpus import encoded, texture
 
 
 def test_columns_are_small_and_a_broken_picture_costs_itself() -> None:
@@ -49,3 +49,9 @@ def test_pictures_without_a_corner() -> None:
     found = sketch(Image.new("RGB", (300, 200), (200, 30, 30)))
     assert not len(found.hashes) and found.rgb.shape[2] == 3
     assert not len(sketch(Image.new("RGB", (8, 8))).hashes)
+
+
+def test_a_picture_of_a_few_pixels_is_a_picture() -> None:
+    """A counting pixel, or a line between paragraphs: the filters of size decide on it."""
+    for size in ((1, 1), (2, 300), (5000, 1), (7, 5000)):
+        assert not len(sketch(texture(1, *size)).hashes)

@@ -80,3 +80,9 @@ def test_one_rule_for_the_texts_of_a_picture() -> None:
         with pytest.raises(ValueError, match="caption"):
             annotation(wrong)
     assert beside({"json": b'{"width": 3}', "caption": "é".encode("utf-16")}).captions == (("general", "é"),)
+
+
+def test_captions_that_are_a_list_in_a_text() -> None:
+    """As a column of a CSV or Parquet file holds them."""
+    assert annotation({"captions": '["one", "two"]'}).captions == (("general", "one"), ("general", "two"))
+    assert annotation({"captions": "[sic] one"}).captions == (("general", "[sic] one"),)

@@ -77,3 +77,23 @@ def test_a_file_that_changes_while_it_is_ingested(workspace: Workspace, tmp_path
     (content,) = opened.read(listed)
     assert isinstance(content, BadInput)
     assert "changed" in str(content)
+
+
+def test_captions_files_of_folders_below_name_what_is_beside_them(workspace: Workspace, tmp_path: Path) -> None:
+    files = {f"{part}/{n}.png": encoded(texture(n + 5 * len(part))) for part in ("train", "test2") for n in range(2)}
+    lines = {name: json.dumps({"file": Path(name).name, "caption": name}) for name in files}
+    told = {
+        f"{part}/captions.jsonl": "\n".join(line for name, line in lines.items() if name.startswith(part)).encode()
+        for part in ("train", "test2")
+    }
+    ingested = ingest(workspace, write_folder(tmp_path / "s", files | told))
+    assert (ingested.new, ingested.quarantined) == (4, 0)
+    assert all(row["source_uri"].endswith("/" + row["caption"]) and row["caption"] for row in rows(workspace))
+
+
+def test_names_that_look_like_parts_of_an_address(tmp_path: Path) -> None:
+    files = {name: encoded(texture(n)) for n, name in enumerate(["a#line=3.png", "b::c.png", "d#1.png"])}
+    source = open_source(write_folder(tmp_path / "s", files))
+    inputs = source.inputs()
+    assert len(source.narrowed(inputs).inputs()) == 3
+    assert list(source.narrowed(inputs).read(inputs)) == [files[Path(i.uri).name] for i in inputs]

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import tarfile
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from curation.sources.files import find
+from curation.sources.ingest import ingest
 from curation.sources.layout import Layout, arranged, kind_of
+from flywheel.core.errors import UsageError
+from flywheel.core.workspace import Workspace
 from tests.curation.corpus import write_folder
 from tests.curation.sources.kinds import tar_members, write_kinds, zipped
-from tests.curation.sources.pooled import write_tar
+from tests.curation.sources.pooled import reasons, write_tar
 
 
 def names(layout: Layout, kind: str) -> list[str]:
@@ -58,3 +63,40 @@ def test_lists_of_urls(tmp_path: Path) -> None:
     assert layout.pictures[0].fault == "a table without a column of URLs or pictures"
     assert names(arranged(find(str(folder / "notes.txt"))), "lists") == ["notes.txt"]
     assert names(arranged(find(str(folder / "b.csv"))), "pictures") == ["b.csv"]
+
+
+def test_a_table_of_pictures_is_no_description(tmp_path: Path) -> None:
+    """Though a tar or a folder has its name: what describes holds no pictures, and names none."""
+    folder = write_folder(tmp_path / "s", {"a.tar": b"x", "b/p.png": b"x", "c/p.png": b"x", "d/p.png": b"x"})
+    pq.write_table(pa.table({"image": [b"x"], "text": ["t"]}), folder / "a.parquet")
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    pq.write_table(pa.table({"image": pa.array([{"bytes": None, "path": "b/p.png"}], kind)}), folder / "b.parquet")
+    pq.write_table(pa.table({"url": ["http://h/x"], "md5": [b"12"]}), folder / "c.parquet")
+    (folder / "d.parquet").write_bytes(b"PAR1 damaged")
+    layout = arranged(find(str(folder)))
+    assert names(layout, "parquets") == ["a.parquet", "b.parquet", "d.parquet"]
+    assert dict(layout.left_out) == {"c.parquet": "describes c/"}
+
+
+def test_parquet_files_of_several_kinds_in_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "a.parquet").write_bytes(b"PAR1 damaged")
+    pq.write_table(pa.table({"url": ["http://h/x"]}), tmp_path / "b.parquet")
+    pq.write_table(pa.table({"image": [b"x"]}), tmp_path / "c.parquet")
+    pq.write_table(pa.table({"file_name": ["x.png"], "text": ["t"]}), tmp_path / "metadata.parquet")
+    layout = arranged(find(str(tmp_path)))
+    assert names(layout, "lists") == ["b.parquet"]
+    assert names(layout, "parquets") == ["a.parquet", "c.parquet"]
+    assert names(layout, "pictures") == ["metadata.parquet"]
+
+
+@pytest.mark.parametrize("name", ["x.txt", "x.csv", "x.jsonl", "x.tar", "x.tar.gz", "x.parquet", "x.zip", "x.jpg"])
+def test_a_pipe_of_any_name_is_not_waited_for(workspace: Workspace, tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "s"
+    folder.mkdir()
+    os.mkfifo(folder / name)
+    try:
+        ingest(workspace, folder)
+    except UsageError as error:
+        assert "not a regular file" in str(error)
+    else:
+        assert reasons(workspace) == {name: "not a regular file"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -109,3 +110,15 @@ def test_parquet_without_images(workspace: Workspace, tmp_path: Path) -> None:
     pq.write_table(pa.table({"a": [1]}), tmp_path / "s.parquet")
     with pytest.raises(UsageError, match="no image column"):
         ingest(workspace, tmp_path / "s.parquet")
+
+
+@pytest.mark.parametrize("form", ["text", "struct", "struct without a caption"])
+def test_rights_stand_in_a_json_column_as_in_a_tar(workspace: Workspace, tmp_path: Path, form: str) -> None:
+    said = {"caption": "one", "License": "CC-BY-NC-4.0", "url": "http://h/1"}
+    if form == "struct without a caption":
+        del said["caption"]
+    table = {"jpg": [encoded(texture(1))], "json": [json.dumps(said) if form == "text" else said], "txt": ["one"]}
+    pq.write_table(pa.table(table), tmp_path / "s.parquet")
+    ingest(workspace, tmp_path / "s.parquet")
+    (row,) = rows(workspace)
+    assert (row["caption"], row["license"], row["source_url"]) == ("one", "CC-BY-NC-4.0", "http://h/1")

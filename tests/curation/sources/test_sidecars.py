@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from curation.sources.ingest import ingest
@@ -107,3 +109,23 @@ def test_names() -> None:
     assert inside("a/b", "../c.png") == "a/c.png" and inside("", "./c.png") == "c.png"
     assert inside("b", ".\\a.png") == inside("", "b\\.\\a.png") == "b/a.png"
     assert alike("cafe\u0301\\x.png") == alike("caf\u00e9/x.png")
+
+
+def test_the_table_of_an_image_folder(tmp_path: Path) -> None:
+    """As `datasets` and our own exports write it, with columns that name several files."""
+    table = {
+        "file_name": ["b.png", "c.png", None],
+        "references_file_names": [["a.png", "z.png"], [], None],
+        "mask_file_name": ["m.png", None, None],
+        "text": ["mend", "plain", "x"],
+        "license": ["CC0-1.0", None, None],
+    }
+    pq.write_table(pa.table(table), tmp_path / "t")
+    edit, plain, odd = metadata("train/metadata.parquet", (tmp_path / "t").read_bytes())
+    assert isinstance(edit, Noted) and (edit.line, edit.name, edit.note.mask) == (1, "train/b.png", "train/m.png")
+    assert edit.note.references == ("train/a.png", "train/z.png")
+    assert edit.note.captions == (("instruction", "mend"),) and edit.note.rights.license == "CC0-1.0"
+    assert isinstance(plain, Noted) and (plain.name, plain.note.captions) == ("train/c.png", (("general", "plain"),))
+    assert isinstance(odd, OddNote) and odd.line.number == 3
+    (damaged,) = metadata("metadata.parquet", b"PAR1")
+    assert isinstance(damaged, OddNote) and "not a readable Parquet file" in damaged.line.fault

@@ -89,3 +89,12 @@ def test_one_picture_is_looked_into(tmp_path: Path) -> None:
     (tmp_path / "b.bin").write_bytes(zipped({"a": b"x"}))
     assert is_picture(str(tmp_path / "a.bin")) and not is_picture(str(tmp_path / "b.bin"))
     assert not is_picture(str(tmp_path / "in")) and not is_picture("s3://bucket/a.png")
+
+
+def test_a_file_that_cannot_be_read_does_not_hide_the_others(tmp_path: Path) -> None:
+    write_folder(tmp_path, {"a.tar": b"", "a.zip": b"", "a#line=2.png": PICTURE})
+    write_tar(tmp_path / "b.tar", tar_members())
+    (tmp_path / "b.zip").write_bytes(zipped(tar_members()))
+    found = survey(tmp_path)
+    assert {p.kind: (p.files, p.rows) for p in found.parts} == {"folder": (1, 1), "tar": (1, 4), "zip": (1, 4)}
+    assert {name for name, _ in found.not_understood} == {"a.tar", "a.zip"}

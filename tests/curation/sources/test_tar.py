@@ -12,6 +12,7 @@ import pytest
 
 from curation.sources import pool
 from curation.sources.ingest import ingest
+from curation.sources.layout import NESTED
 from flywheel.core.errors import UsageError
 from flywheel.core.workspace import Workspace
 from tests.curation.corpus import encoded, texture
@@ -148,3 +149,29 @@ def test_a_caption_that_stands_twice_leaves_an_entry(workspace: Workspace, tmp_p
     assert [why for why in reasons(workspace).values() if "same name" in why] == [
         "a later member of the archive has the same name"
     ]
+
+
+def test_members_that_begin_with_a_dot_and_slash_name_each_other(workspace: Workspace, tmp_path: Path) -> None:
+    """As `tar cf x.tar .` writes them; also in a folder whose name holds the separator of addresses."""
+    folder = tmp_path / "a::b"
+    folder.mkdir()
+    size = (48, 40)
+    members = {
+        "./d/1.png": encoded(texture(1, *size)),
+        "./d/1.json": json.dumps({"caption": "turn it", "references": ["./2.png"], "mask": "m.mask.png"}).encode(),
+        "./d/2.png": encoded(texture(2, *size)),
+        "./d/m.mask.png": encoded(texture(3, *size)),
+    }
+    source = write_tar(folder / "s.tar", members)
+    ingested = ingest(workspace, source)
+    assert (ingested.new, ingested.quarantined) == (2, 0)
+    pair = next(r for r in rows(workspace) if r["task"] == "ti2i")
+    assert pair["mask"] == members["./d/m.mask.png"] and pair["source_uri"] == f"{source}::./d/1.png"
+
+
+def test_archives_inside_an_archive_are_counted(workspace: Workspace, tmp_path: Path) -> None:
+    members = {"1.png": encoded(texture(1)), "1.zip": b"a field", "00001.tar.gz": b"x", "sub/b.parquet": b"x"}
+    ingested = ingest(workspace, write_tar(tmp_path / "s.tar", members))
+    assert (ingested.new, ingested.quarantined) == (1, 2)
+    assert set(reasons(workspace).values()) == {NESTED}
+    assert "s.tar: fields that are not read: .zip" in ingested.notes

@@ -7,9 +7,12 @@ import struct
 import zipfile
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from curation.sources.ingest import ingest
+from curation.sources.layout import NESTED
 from flywheel.core.errors import UsageError
 from flywheel.core.workspace import Workspace
 from tests.curation.corpus import encoded, texture
@@ -64,3 +67,14 @@ def test_nothing_inside(workspace: Workspace, tmp_path: Path) -> None:
     (tmp_path / "s.zip").write_bytes(zipped({}))
     with pytest.raises(UsageError, match="holds no files"):
         ingest(workspace, tmp_path / "s.zip")
+
+
+def test_archives_inside_and_the_table_of_an_image_folder(workspace: Workspace, tmp_path: Path) -> None:
+    table = io.BytesIO()
+    pq.write_table(pa.table({"file_name": ["0.png"], "text": ["nought"]}), table)
+    members = {"a/0.png": PICTURES[0], "a/metadata.parquet": table.getvalue(), "b.tar": b"x", "c.zip": b"x"}
+    (tmp_path / "s.zip").write_bytes(zipped(members))
+    ingested = ingest(workspace, tmp_path / "s.zip")
+    assert (ingested.new, ingested.quarantined) == (1, 2)
+    assert set(reasons(workspace).values()) == {NESTED}
+    assert [r["caption"] for r in rows(workspace)] == ["nought"]

@@ -32,6 +32,7 @@ from flywheel.operate.erase import erase
 from flywheel.operate.fsck import fsck
 from flywheel.signals import pinned
 from flywheel.signals.suite import write_rows
+from tests.curation.corpus import encoded, texture, write_folder
 
 NAME = "picture-000.jpg"  # the reference of an edit pair
 WHO = {"by": "ada", "why": "asked by its author"}
@@ -314,3 +315,11 @@ def test_captions_and_scores_of_later_steps_go_too(work: SimpleNamespace) -> Non
     erase(workspace, [NAME], **WHO)
     assert not any("secret" in cells(p) for p in workspace.path("captions").rglob("*.parquet"))
     assert json.loads(json.dumps(fsck(workspace).as_dict()))["findings"] == []
+
+
+def test_files_of_sources_that_still_hold_it_are_named_whatever_their_names(tmp_path: Path) -> None:
+    workspace, names = Workspace(tmp_path / "w"), ("a#1.png", "b::c.png")
+    folder = write_folder(tmp_path / "s#2", {name: encoded(texture(n)) for n, name in enumerate(names)})
+    ingest(workspace, folder)
+    (erased,) = erase(workspace, [str(folder / name) for name in names], **WHO)
+    assert sorted(erased.sources) == [str(folder / name) for name in names]

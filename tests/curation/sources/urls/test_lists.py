@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
+import lzma
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +88,9 @@ def test_lists_without_a_header(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text(
         "# ours\nhttp://h/1.jpg\n\n  http://h/2.jpg\ta caption\nhttp://h/3.jpg some words\n"
     )
-    assert is_text_list(state(str(tmp_path / "list.txt"))) is False  # it begins with a comment
+    assert is_text_list(state(str(tmp_path / "list.txt")))  # behind a comment
+    (tmp_path / "list.txt").write_text("# ours\nno address\n")
+    assert not is_text_list(state(str(tmp_path / "list.txt")))
     (tmp_path / "list.txt").write_text("http://h/1.jpg\n\n  http://h/2.jpg\ta caption\nhttp://h/3.jpg some words\n")
     assert is_text_list(state(str(tmp_path / "list.txt")))
     assert [(r["uri"], r["captions"]) for r in rows(tmp_path / "list.txt")] == [
@@ -103,7 +108,7 @@ def test_lists_without_a_header(tmp_path: Path) -> None:
         '\n\nhttp://h/1,"a dog, running"\n',
     ],
 )
-def test_lists_as_spreadsheets_write_them(tmp_path: Path, text: str) -> None:
+def test_lists_that_say_their_delimiter(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.csv").write_bytes(text.encode("utf-8-sig"))
     assert [(r["uri"], r["captions"], r["fault"]) for r in rows(tmp_path / "a.csv")] == [
         ("http://h/1", ["a dog, running"], None)
@@ -143,3 +148,28 @@ def test_what_is_no_list(tmp_path: Path) -> None:
         assert url_columns(state(str(tmp_path / name))) is None, name
     with pytest.raises(UsageError, match="no column of URLs, such as url, image_url"):
         rows(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_lists_as_spreadsheets_write_them(tmp_path: Path, encoding: str) -> None:
+    url = URL.format("1;v=2,3")
+    texts = {
+        "semicolons.csv": f'url;caption\r\n"{url}";"ä, b"\r\n',
+        "said.csv": f'sep=;\r\nURL ; Caption\r\n"{url}";"ä, b"\r\n',
+        "tabs.csv": f"url\tcaption\n{url}\tä, b\n",
+        "tabs.tsv": f"url \tcaption\n{url}\tä, b\n",
+        "bare.csv": f'"{url}","ä, b"\n',
+        "lines.txt": f"\n# ours\n{url}\tä, b\n",
+        "lines.jsonl": json.dumps({"url": url, "caption": "ä, b"}, ensure_ascii=False) + "\r\n",
+    }
+    for name, text in texts.items():
+        (tmp_path / name).write_bytes(text.encode(encoding))
+        found = rows(tmp_path / name)
+        assert [(r["uri"], r["captions"], r["fault"]) for r in found] == [(url, ["ä, b"], None)], name
+    assert is_text_list(state(str(tmp_path / "lines.txt")))
+
+
+@pytest.mark.parametrize("compress, suffix", [(bz2.compress, "bz2"), (lzma.compress, "xz"), (gzip.compress, "gz")])
+def test_compressed_lists(tmp_path: Path, compress: Callable[[bytes], bytes], suffix: str) -> None:
+    (tmp_path / f"a.csv.{suffix}").write_bytes(compress(f"url,text\n{URL},x\n".encode()))
+    assert [r["captions"] for r in rows(tmp_path / f"a.csv.{suffix}")] == [["x"]]
