@@ -35,7 +35,7 @@ from flywheel.core.records import Manifest, ShardFile
 from flywheel.core.storage import readable, remote
 from flywheel.core.text import blank
 from flywheel.core.workspace import Workspace
-from flywheel.operate import erase_played, erase_suite
+from flywheel.operate import erase_fetched, erase_played, erase_suite
 from flywheel.operate.rewriting import rewrite
 from flywheel.operate.victims import find, looks_of, loose_files, near_duplicates, trace, without
 from flywheel.remedies.review import Queue
@@ -99,7 +99,9 @@ def _begin(
     workspace: Workspace, names: Sequence[str], by: str, why: str, force: bool, duplicates: bool
 ) -> dict[str, Any]:
     """Find everything, then write the journal and the tombstone; nothing is removed yet."""
-    victims = find(workspace, erase_played.meant(workspace, names), duplicates=duplicates)
+    meant = erase_played.meant(workspace, names)
+    victims = find(workspace, meant, erase_fetched.images(workspace, meant), duplicates=duplicates)
+    victims.fetched = erase_fetched.holding(workspace, victims)
     prompts, looks = erase_suite.prompts_of(workspace, victims), looks_of(workspace, victims)
     if prompts and not force:
         raise UsageError(
