@@ -14,6 +14,8 @@ T = TypeVar("T")
 
 def reason(error: BaseException) -> str:
     """An error of a file system in a few words."""
+    if isinstance(error, FileNotFoundError) and not error.strerror:
+        return "nothing is there"  # the message is the address
     return str(getattr(error, "strerror", None) or first_line(error))[:300]
 
 
