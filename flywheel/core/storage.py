@@ -59,8 +59,8 @@ def remote(path: Path | str) -> TypeGuard[RemotePath]:
 def file_system(address: str) -> tuple[Any, str]:
     """fsspec's file system for an address (path, s3://, gs://, az://, hf://, http(s)://, …), and the path in it.
 
-    Credentials are those that each file system finds in the environment. Errors: `UsageError` for an unknown scheme, one
-    whose package is not installed, or a server that cannot be reached.
+    Credentials are those that each file system finds in the environment. Errors: `UsageError` for an unknown scheme,
+    one whose package is not installed, or a server that cannot be reached.
     """
     from fsspec.core import url_to_fs
 

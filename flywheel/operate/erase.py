@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 
 from curation.decide.judging import HeldOut
 from curation.export.export import again
+from curation.sources.files import state
 from curation.sources.mix import separators
 from flywheel.catalog.lineage import checkpoints_of
 from flywheel.core.erased import unfinished
@@ -191,9 +192,18 @@ def _complete(workspace: Workspace, journal: dict[str, Any], progress: Progress 
         exports=tuple(exports),
         unreached=tuple(unreached),
         near_duplicates=tuple(journal["near"]),
-        sources=tuple(u for u in journal["uris"] if any(Path(u[:end]).exists() for end in (len(u), *separators(u)))),
+        sources=tuple(filter(_is_there, journal["uris"])),
         played=tuple(journal.get("played", ())),
     )
+
+
+def _is_there(uri: str) -> bool:
+    """Whether an input, or the container that holds it, is still at its source; URLs of others are not asked."""
+    if uri.startswith(("http://", "https://")):
+        return False
+    with suppress(UsageError):  # a server that does not answer
+        return any(state(uri[:end]).fault is None for end in (len(uri), *separators(uri)))
+    return False
 
 
 # Tables --------------------------------------------------------------------------------------------------------------
