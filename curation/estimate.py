@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from curation.policy.policy import Policy
+from curation.policy.what_if import basis, written
 from curation.run import configure
 from curation.scorers import load, scoring
 from curation.shards.fit import fit
@@ -21,7 +22,9 @@ from curation.sources.listing import compared, input_of, listing
 from curation.sources.urls.store import Store
 from flywheel.core import weights
 from flywheel.core.erased import erased_images
+from flywheel.core.errors import UsageError
 from flywheel.core.image import BadImage, open_image, upright_size
+from flywheel.core.lens import latest_snapshot
 from flywheel.core.scorer import Item
 from flywheel.core.storage import readable
 from flywheel.core.text import untold
@@ -65,8 +68,11 @@ def estimate(
     """Estimate without writing anything. workspace: None before there is one. Errors: `UsageError` as `ingest`."""
     store = Store(workspace) if workspace else None
     counts, news = list[int](), list[tuple[Source, list[Input]]]()
+    seen = set[tuple[str | int, ...]]()  # sources may overlap
     for source in (open_source(s, captions, store) for s in sources):
-        count, new = _listed(workspace, source)
+        count, listed = _listed(workspace, source)
+        new = [i for i in listed if i.key not in seen]
+        seen |= {i.key for i in new} if len(sources) > 1 else set()
         counts.append(count)
         news.append((source, new))
     fresh = [i for _, group in news for i in group]
@@ -76,9 +82,14 @@ def estimate(
     waiting = sum(s.rows for s, _ in scoring.pending(workspace, options)) if workspace else 0
     pictures = _sample(news) or (_pooled(workspace) if workspace and waiting else [])
     buckets = sorted({b for s in policy.stages for b in s.resolutions})
-    seconds, written = _measured(pictures, options, buckets)
+    seconds, size = _measured(pictures, options, buckets)
     rows = len(usable) + waiting
-    cpu = rows * seconds
+    cpu, shards = rows * seconds, _ADMITTED * rows * size
+    changed = _changed(workspace, policy) if workspace and not waiting else {}
+    pooled = _pooled(workspace) if workspace and changed else []
+    for bucket, (entering, admitted) in changed.items():  # files in which a row came or went are written anew
+        seconds, size = _measured(pooled, {}, [bucket], enlarged=True)
+        cpu, shards = cpu + entering * seconds, shards + admitted * size
     return Estimate(
         inputs=sum(counts),
         new=len(fresh),
@@ -88,10 +99,10 @@ def estimate(
         to_score=rows,
         scorers=tuple(scorers),
         not_configured=tuple(f"{name}: {why}" for name, why in reasons.items()),
-        write_bytes=round(sum(i.size for i in usable) + _ADMITTED * rows * written),
+        write_bytes=round(sum(i.size for i in usable) + shards),
         cpu_seconds=round(cpu, 3),
         wall_seconds=round(cpu / workers, 3),
-        measured=len(pictures),
+        measured=len(pictures) or len(pooled),
         notes=_unknown(workspace) if workspace and usable else (),
     )
 
@@ -105,6 +116,17 @@ def _unknown(workspace: Workspace) -> tuple[str, ...]:
         f"whether an erased picture is among the new inputs shows only when they are read ({erased} erased): such ones"
         " are refused then, and quarantined",
     )
+
+
+def _changed(workspace: Workspace, policy: Policy) -> dict[int, tuple[int, int]]:
+    """Bucket → (rows of the pool to encode, rows to write) where the latest snapshot has others."""
+    if not pool.shards(workspace):
+        return {}
+    try:
+        before = basis(workspace, snapshot) if (snapshot := latest_snapshot(workspace)) else None
+    except UsageError:  # it was written before policies were kept
+        before = None
+    return written(workspace, before, policy)
 
 
 def _listed(workspace: Workspace | None, source: Source) -> tuple[int, list[Input]]:
@@ -140,9 +162,16 @@ def _opens(data: bytes) -> bool:
 
 
 def _measured(
-    pictures: Sequence[tuple[bytes, str]], options: dict[str, dict[str, Any]], buckets: Sequence[int]
+    pictures: Sequence[tuple[bytes, str]],
+    options: dict[str, dict[str, Any]],
+    buckets: Sequence[int],
+    *,
+    enlarged: bool = False,
 ) -> tuple[float, float]:
-    """(CPU-seconds, bytes of shards) per picture; the first picture loads the networks and is not counted."""
+    """(CPU-seconds, bytes of shards) per picture; the first picture loads the networks and is not counted.
+
+    enlarged: also for buckets that are larger than the picture.
+    """
     if not pictures:
         return 0.0, 0.0
     loaded = [load(name, **o) for name, o in options.items()]
@@ -153,7 +182,7 @@ def _measured(
             scorer.score([item])
         try:
             width, height = upright_size(open_image(data))
-            shards = [fit(data, *layout(width, height, b)) for b in buckets if b <= max(width, height)]
+            shards = [fit(data, *layout(width, height, b)) for b in buckets if enlarged or b <= max(width, height)]
         except BadImage:
             shards = []
         seconds.append(time.process_time() - began)

@@ -100,6 +100,26 @@ def what_if(workspace: Workspace, base: Basis, changed: Policy, *, examples: int
     }
 
 
+def written(workspace: Workspace, base: Basis | None, changed: Policy) -> dict[int, tuple[int, int]]:
+    """Bucket → (rows that `changed` admits there and `base` does not, all that it admits there), where the rows differ.
+
+    Errors: `UsageError` when scores are missing.
+    """
+    held_out = base.held_out if base else HeldOut()
+    new = verdicts(workspace, changed, configure(changed)[0], held_out)
+    old = verdicts(workspace, base.policy, configure(base.policy)[0], held_out) if base else None
+    cells = _cells(changed, *([base.policy] if base else []))
+    found = {}
+    for bucket in sorted({b for _, b in _cells(changed)}):
+        here = [sql.cell(stage, b) for stage, b in cells if b == bucket]
+        after, before = (
+            np.any([_passed(v, c) for c in here], axis=0) if v else np.zeros(new.rows, bool) for v in (new, old)
+        )
+        if (after != before).any():
+            found[bucket] = int((after & ~before).sum()), int(after.sum())
+    return found
+
+
 def changes(a: Policy, b: Policy) -> list[dict[str, Any]]:
     """Every setting that differs between two policies: path, value in `a`, value in `b` (None: absent), in order."""
     left, right = _settings(a), _settings(b)

@@ -19,6 +19,8 @@ T = TypeVar("T")
 def reason(error: BaseException) -> str:
     """An error of a file system in a few words; HTTP's names only the address, and what happened in its cause."""
     told = error.__cause__ if "://" in str(error) and isinstance(error.__cause__, Exception) else error
+    if isinstance(told, FileNotFoundError) and not told.strerror and told.__cause__ is None:
+        return "nothing is there"  # the message is the address
     return str(getattr(told, "strerror", None) or first_line(told))[:300]
 
 

@@ -275,6 +275,8 @@ def _listing(system: Any, path: str, most: int | None) -> tuple[dict[str, Mappin
         files = {p: info for p, info in found.items() if info["type"] == "file"}
         for folder in folders:
             files |= system.find(folder, detail=True)
+            if not path.startswith("http") and (own := system.info(folder))["type"] == "file":
+                files[folder] = own  # an object and a prefix may have the same name
         return {p: files[p] for p in _real(files)}, _fixed(path)
     info = system.info(path)
     if path.startswith("http") and info["type"] == "directory":  # an index says neither sizes nor versions
@@ -322,7 +324,8 @@ def _last(place: str) -> str:
 
 
 def _informed(uri: str, name: str, info: Mapping[str, Any]) -> File:
-    return File(uri, name, info.get("size") or 0, _version(info))
+    fault = "not a regular file" if info.get("type") == "directory" else None
+    return File(uri, name, info.get("size") or 0, _version(info), fault)
 
 
 def _version(info: Mapping[str, Any]) -> int:

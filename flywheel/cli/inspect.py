@@ -36,7 +36,10 @@ def inspect(
     """
     from curation.sources.survey import is_picture
 
-    if pixels or caption is not None or is_picture(source):
+    of_picture = pixels is not None or caption is not None
+    if of_picture and (captions or Path(source).is_dir()):
+        raise UsageError("--pixels and --caption are for one image file, --captions and folders are sources")
+    if of_picture or (is_picture(source) and not captions):
         _inspect_picture(Path(source), pixels, caption, as_json=as_json)
     else:
         _inspect_source(source, captions, rows, as_json=as_json)

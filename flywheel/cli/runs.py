@@ -120,6 +120,8 @@ def curate(
     from flywheel.rounds.run import validate
     from flywheel.rounds.stages import funnel_rows
 
+    if price is not None and not dry_run:
+        raise UsageError("--price is for the estimate of --dry-run: pass both, or neither")
     if dry_run:
         print_estimate(workspace, source, captions, policy, preset, workers, price, as_json)
         return

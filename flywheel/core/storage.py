@@ -75,19 +75,22 @@ def file_system(address: str) -> tuple[Any, str]:
     """fsspec's file system for an address (path, s3://, gs://, az://, hf://, http(s)://, …), and the path in it.
 
     Credentials are those that each file system finds in the environment. Errors: `UsageError` for an unknown scheme,
-    one whose package is not installed, or a server that does not answer.
+    one whose package is not installed, or a server that cannot be reached.
     """
     from fsspec.core import url_to_fs
 
     scheme = address.partition("://")[0] if "://" in address else ""
+    before = address.partition("::")[0]  # which chains addresses for fsspec, and is a part of a name here
     try:
-        return url_to_fs(address, **(_options() if scheme == "s3" else {}))
+        system, _ = url_to_fs(before, **(_options() if scheme == "s3" else {}))
+        return system, system._strip_protocol(address)
     except (ImportError, ValueError) as error:
         package = _PACKAGES.get(scheme)
         advice = f"install {package}" if package else "use a path, s3://, gs://, az://, hf:// or https://"
         raise UsageError(f"{address} cannot be opened: {advice} ({error})") from error
     except Exception as error:  # some connect at once, and each raises errors of its own
-        raise UsageError(f"{address} cannot be opened: {first_line(error)}") from error
+        told = getattr(error, "strerror", None) or first_line(error)
+        raise UsageError(f"{address} cannot be opened: {told}") from error
 
 
 def failures() -> tuple[type[Exception], ...]:

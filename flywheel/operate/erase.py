@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 
 from curation.decide.judging import HeldOut
 from curation.export.export import again
+from curation.sources.files import state
 from curation.sources.mix import separators
 from flywheel.catalog.lineage import checkpoints_of
 from flywheel.core.erased import unfinished
@@ -35,7 +36,7 @@ from flywheel.core.records import Manifest, ShardFile
 from flywheel.core.storage import readable, remote
 from flywheel.core.text import blank
 from flywheel.core.workspace import Workspace
-from flywheel.operate import erase_played, erase_suite
+from flywheel.operate import erase_fetched, erase_played, erase_suite
 from flywheel.operate.rewriting import rewrite
 from flywheel.operate.victims import find, looks_of, loose_files, near_duplicates, trace, without
 from flywheel.remedies.review import Queue
@@ -99,7 +100,9 @@ def _begin(
     workspace: Workspace, names: Sequence[str], by: str, why: str, force: bool, duplicates: bool
 ) -> dict[str, Any]:
     """Find everything, then write the journal and the tombstone; nothing is removed yet."""
-    victims = find(workspace, erase_played.meant(workspace, names), duplicates=duplicates)
+    meant = erase_played.meant(workspace, names)
+    victims = find(workspace, meant, erase_fetched.images(workspace, meant), duplicates=duplicates)
+    victims.fetched = erase_fetched.holding(workspace, victims)
     prompts, looks = erase_suite.prompts_of(workspace, victims), looks_of(workspace, victims)
     if prompts and not force:
         raise UsageError(
@@ -189,9 +192,18 @@ def _complete(workspace: Workspace, journal: dict[str, Any], progress: Progress 
         exports=tuple(exports),
         unreached=tuple(unreached),
         near_duplicates=tuple(journal["near"]),
-        sources=tuple(u for u in journal["uris"] if any(Path(u[:end]).exists() for end in (len(u), *separators(u)))),
+        sources=tuple(filter(_is_there, journal["uris"])),
         played=tuple(journal.get("played", ())),
     )
+
+
+def _is_there(uri: str) -> bool:
+    """Whether an input, or the container that holds it, is still at its source; URLs of others are not asked."""
+    if uri.startswith(("http://", "https://")):
+        return False
+    with suppress(UsageError):  # a server that does not answer
+        return any(state(uri[:end]).fault is None for end in (len(uri), *separators(uri)))
+    return False
 
 
 # Tables --------------------------------------------------------------------------------------------------------------

@@ -44,7 +44,8 @@ class Victims:
     """The pictures to erase, the rows of the pool that go with them, and what was made of them.
 
     images: SHA-256 of the pictures. blobs: image id → SHA-256 of every encoding of it. samples: ids of rows of the pool
-    and of remedies that go. files: workspace paths of Parquet files that hold such rows, with their SHA-256.
+    and of remedies that go. files: workspace paths of Parquet files that hold such rows, with their SHA-256. fetched:
+    URLs whose answers hold one, in the pool or not.
     """
 
     images: tuple[str, ...]
@@ -52,6 +53,7 @@ class Victims:
     samples: dict[str, str] = field(default_factory=dict)  # sample id → the picture because of which it goes
     blobs: dict[str, set[str]] = field(default_factory=dict)
     files: list[str] = field(default_factory=list)
+    fetched: list[str] = field(default_factory=list)
 
     @property
     def removed(self) -> dict[str, list[int]]:
@@ -63,16 +65,18 @@ class Victims:
 
     @property
     def uris(self) -> list[str]:
-        """Inputs that gave the rows."""
-        return sorted({r.source_uri for r in self.rows})
+        """Inputs that gave the rows, or would give one."""
+        return sorted({*self.fetched, *(r.source_uri for r in self.rows)})
 
 
-def find(workspace: Workspace, names: Sequence[str], *, duplicates: bool = False) -> Victims:
+def find(
+    workspace: Workspace, names: Sequence[str], known: Mapping[str, set[str]] | None = None, *, duplicates: bool = False
+) -> Victims:
     """The victims that the names mean: ids or their first characters, files of a source, addresses.
 
-    duplicates: what curation dropped as a near-duplicate of one, or kept instead of one, goes too. A whole SHA-256 that
-    the pool does not know is a picture that no ingest may take. Errors: `UsageError` for names that mean nothing or
-    several pictures.
+    known: names → pictures that they mean beside those of the pool. duplicates: what curation dropped as a
+    near-duplicate of one, or kept instead of one, goes too. A whole SHA-256 that the pool does not know is a picture
+    that no ingest may take. Errors: `UsageError` for names that mean nothing or several pictures.
     """
     with lens.connect(workspace) as con:
         shards = _shards(workspace)
@@ -87,7 +91,7 @@ def find(workspace: Workspace, names: Sequence[str], *, duplicates: bool = False
                 "CREATE TEMP TABLE pool (file_index BIGINT, row BIGINT, sample_id VARCHAR, image_id VARCHAR,"
                 " source_uri VARCHAR, source_url VARCHAR, reference_ids VARCHAR[])"
             )
-        images = sorted({i for name in dict.fromkeys(names) for i in _meant(con, name)})
+        images = sorted({i for name in dict.fromkeys(names) for i in _meant(con, name, (known or {}).get(name, ()))})
         if duplicates:
             images = _with_duplicates(workspace, con, images)
         con.register("erased", pa.table({"id": pa.array(images, pa.string())}))
@@ -106,12 +110,17 @@ def _shards(workspace: Workspace) -> list[tuple[str, Path]]:
     return [(f"{p.parent.name}-{p.stem}", p) for p in paths]
 
 
-def _meant(con: Any, name: str) -> list[str]:
+def shard_paths(workspace: Workspace) -> dict[str, Path]:
+    """Path of every shard of the pool, by key."""
+    return dict(_shards(workspace))
+
+
+def _meant(con: Any, name: str, known: Iterable[str]) -> list[str]:
     """Ids of the pictures that a name means."""
     exact = "SELECT DISTINCT image_id FROM pool WHERE sample_id = $1 OR image_id = $1 OR source_uri = $1"
     found = con.execute(f"{exact} OR source_url = $1 OR source_uri = $2", [name, _path(name)]).fetchall()
-    if found:
-        return [i for (i,) in found]  # an address may have given several pictures: all of them are meant
+    if found or known:
+        return [*known, *(i for (i,) in found)]  # an address may have given several pictures: all of them are meant
     begins = "starts_with(sample_id, $1) OR starts_with(image_id, $1)" if len(name) >= 4 else "false"
     ends = "ends_with(source_uri, '/' || $1) OR ends_with(source_uri, '::' || $1)"
     close = con.execute(f"SELECT DISTINCT image_id FROM pool WHERE {begins} OR {ends} LIMIT 3", [name]).fetchall()
@@ -185,7 +194,7 @@ def trace(workspace: Workspace, victims: Victims, looks: Mapping[str, Look]) -> 
 def looks_of(workspace: Workspace, victims: Victims) -> dict[str, Look]:
     """Image id → what the picture looks like."""
     wanted = {r.image_id: (r.shard, r.row) for r in victims.rows if r.image_id in victims.images}
-    paths = dict(_shards(workspace))
+    paths = shard_paths(workspace)
     shown = {}
     for image_id, (shard, row) in wanted.items():
         column = pq.read_table(readable(paths[shard]), columns=["image"])["image"]

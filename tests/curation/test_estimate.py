@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from curation.estimate import SAMPLE, estimate
+from curation.policy.reader import load_policy
+from curation.run import curate
 from curation.sources.ingest import ingest
 from flywheel.core.errors import UsageError
 from flywheel.core.ledger import Ledger
@@ -21,6 +23,10 @@ RULE = '[S1.filters.entropy]\nscore = "pixels.entropy"\nmin = 1\n'
 def folder(root: Path, count: int) -> Path:
     files = {f"{n:02d}.png": encoded(texture(n, 80, 60)) for n in range(count)} | {"empty.png": b""}
     return write_folder(root, files, {"00.png": "a picture"})
+
+
+def shard_bytes(workspace: Workspace) -> int:
+    return sum(p.stat().st_size for p in workspace.path("shards").rglob("*.parquet"))
 
 
 def test_it_counts_measures_and_writes_nothing(tmp_path: Path) -> None:
@@ -42,7 +48,7 @@ def test_only_what_is_new_or_not_scored_yet_counts(tmp_path: Path) -> None:
     assert (found.new, found.to_score, found.read_bytes) == (0, 4, 0) and found.measured == 4
     one_stage.scored(workspace, rule)
     done = estimate(workspace, [source], None, rule)
-    assert (done.to_score, done.cpu_seconds, done.write_bytes) == (0, 0, 0)
+    assert done.to_score == 0 and done.write_bytes > 0  # scored, and in no shard yet
     assert before.items() <= tree(workspace.root).items()
 
 
@@ -63,3 +69,25 @@ def test_it_says_that_erased_pictures_are_recognised_only_when_they_are_read(tmp
 def test_a_wrong_source_is_told_as_by_ingest(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="does not exist"):
         estimate(None, [tmp_path / "nowhere"], None, one_stage.policy(tmp_path, RULE))
+
+
+def test_a_changed_policy_writes_shards_though_nothing_is_new(tmp_path: Path, ray_session: None) -> None:
+    source, rule = folder(tmp_path / "src", 8), one_stage.policy(tmp_path, RULE)
+    workspace = Workspace(tmp_path / "w")
+    ingest(workspace, source)
+    Ledger(workspace, "snapshots").append([{"snapshot": curate(workspace, rule).snapshot}], key="1")
+    same = estimate(workspace, [source], None, rule)
+    assert (same.to_score, same.cpu_seconds, same.write_bytes, same.measured) == (0, 0, 0, 0)
+    (tmp_path / "larger.toml").write_text('base = "mine.toml"\n[S1]\nresolutions = [64, 128]\n')
+    larger = load_policy(tmp_path / "larger.toml")
+    before = shard_bytes(workspace)
+    found = estimate(workspace, [source], None, larger)
+    assert found.to_score == 0 and found.measured == 8
+    curate(workspace, larger)
+    assert shard_bytes(workspace) - before == pytest.approx(found.write_bytes, rel=0.3)
+
+
+def test_sources_that_overlap_count_once(tmp_path: Path) -> None:
+    source, rule = folder(tmp_path / "src", 3), one_stage.policy(tmp_path, RULE)
+    found = estimate(None, [source, source / "00.png", source], None, rule)
+    assert (found.inputs, found.new) == (9, 4)

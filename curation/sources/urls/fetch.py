@@ -170,6 +170,7 @@ def fetch_part(batch: str, number: int, settings: Fetching, hosts: Any, erased: 
             asyncio.run(_fetch_all(todo, settings, Manners(hosts), journal))
             _write(place, rows, journal, erased)
         notes.unlink()
+        notes.with_suffix(".lock").unlink()  # who waits for it finds the answers
 
 
 async def _fetch_all(urls: Sequence[str], settings: Fetching, manners: Manners, journal: Journal) -> None:

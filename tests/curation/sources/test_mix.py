@@ -177,3 +177,17 @@ def test_a_container_alone_that_cannot_be_read_stops(workspace: Workspace, tmp_p
         open_source("gs://bucket/x")
     with pytest.raises(UsageError, match="cannot be opened"):
         open_source("nosuch://bucket/x")
+
+
+def test_names_with_colons_on_s3(workspace: Workspace, s3: str) -> None:
+    """Two colons chain addresses for fsspec: `a` was read in the place of `a::b.png`."""
+    bucket = located(s3)
+    for name, content in {"a": b"another", "a::b.png": PICTURES["0.png"], "a::b.txt": b"mine"}.items():
+        bucket.fs.pipe_file(f"{s3}/in/{name}", content)
+    ingest(workspace, f"{s3}/in")
+    (row,) = rows(workspace)
+    assert (row["image"], row["caption"]) == (PICTURES["0.png"], "mine")
+    with pytest.raises(UsageError, match="cannot be read: nothing is there"):
+        open_source(f"{s3}/nothing")
+    with pytest.raises(UsageError, match="ftp://127.0.0.1:9/x cannot be opened"):
+        open_source("ftp://127.0.0.1:9/x")

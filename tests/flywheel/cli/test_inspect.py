@@ -89,3 +89,17 @@ def test_a_source(tmp_path: Path):
 def make(folder: Path) -> Path:
     folder.mkdir()
     return folder
+
+
+def test_options_of_a_picture_and_of_a_source(tmp_path: Path):
+    file, captions = tmp_path / "a.png", tmp_path / "c.jsonl"
+    file.write_bytes(saved(scene(), "PNG"))
+    captions.write_text('{"file": "a.png", "caption": "two colours"}\n')
+    told = json.loads(ask(file, "--captions", captions, "--json").stdout)
+    assert told["parts"][0]["first"][0]["caption"] == "two colours"
+    for options in (
+        (tmp_path, "--caption", "x"),
+        (tmp_path, "--pixels", tmp_path / "p.png"),
+        (file, "--caption", "x", "--captions", captions),
+    ):
+        assert "are for one image file" in wrong("inspect", *options)

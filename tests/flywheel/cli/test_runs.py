@@ -102,3 +102,8 @@ def test_a_dry_run_says_what_it_would_cost_and_writes_nothing(tmp_path: Path):
     found = json.loads(flywheel(*asked, "--json").stdout)
     assert found["cpu_seconds"] > 0 and found["cost"] >= 0
     assert not (tmp_path / "w").exists()
+
+
+def test_a_price_without_a_dry_run(tmp_path: Path, pictures: Path):
+    told = wrong("curate", "--source", pictures, "-w", tmp_path / "w", "--price", "0.05")
+    assert "--price is for the estimate of --dry-run" in told

@@ -26,6 +26,7 @@ from flywheel.core.erased import REASON, require_finished, unfinished
 from flywheel.core.errors import UsageError
 from flywheel.core.files import read_json, write_bytes, write_json
 from flywheel.core.ledger import Ledger
+from flywheel.core.storage import located
 from flywheel.core.workspace import Workspace
 from flywheel.operate import erase as module
 from flywheel.operate.erase import erase
@@ -315,6 +316,17 @@ def test_captions_and_scores_of_later_steps_go_too(work: SimpleNamespace) -> Non
     erase(workspace, [NAME], **WHO)
     assert not any("secret" in cells(p) for p in workspace.path("captions").rglob("*.parquet"))
     assert json.loads(json.dumps(fsck(workspace).as_dict()))["findings"] == []
+
+
+def test_objects_of_sources_that_still_hold_it_are_named(s3: str, tmp_path: Path) -> None:
+    workspace, bucket = Workspace(tmp_path / "w"), located(s3)
+    for n, name in enumerate(("a#1.png", "b.png", "c.png")):
+        bucket.fs.pipe_file(f"{s3}/in/{name}", encoded(texture(n)))
+    bucket.fs.pipe_file(f"{s3}/in/b.png/x.txt", b"a prefix of the same name")
+    ingest(workspace, f"{s3}/in/*.png")
+    bucket.fs.rm_file(f"{s3}/in/b.png")
+    (erased,) = erase(workspace, ["a#1.png", "b.png"], **WHO)
+    assert (erased.rows, erased.sources) == (2, (f"{s3}/in/a#1.png",))
 
 
 def test_files_of_sources_that_still_hold_it_are_named_whatever_their_names(tmp_path: Path) -> None:

@@ -227,7 +227,9 @@ def test_an_erased_picture_is_gone_and_does_not_come_back(
     erase(workspace, [urls[1]], by="ada", why="asked to")
     gone = picture("1.png")
     assert [p for p in workspace.root.rglob("*") if p.is_file() and gone in p.read_bytes()] == []
-    assert [f for f in fsck(workspace).findings if "erased" in f.problem] == []
+    report = fsck(workspace)
+    assert [f for f in report.findings if "erased" in f.problem] == []
+    assert [f for f in report.findings if "fetched/" in str(f)] == []  # no lock is left
     write_csv(path, [*urls, f"{server}/ok/3.png"])  # another version of the list
     ingest(workspace, path, fetching=QUICK)
     assert {r["image"] for r in rows(workspace)} == {picture(f"{n}.png") for n in (0, 2, 3)}
