@@ -130,7 +130,7 @@ class Folder:
 
     def _lines(self, by_name: dict[str, File]) -> Iterator[Noted | OddNote]:
         """What the captions file and the metadata files say; a line that names a missing file is odd."""
-        present = {alike(name): name for name in by_name}
+        present = {alike(name): name for name in by_name} | {name: name for name in by_name}
         for place, lines in self._lists():
             read = [_placed(line, place, present, self.address) for line in lines]
             odd = [line for line in read if isinstance(line, OddNote)]
@@ -217,7 +217,7 @@ def _placed(line: Noted | OddNote, place: str, present: dict[str, str], source: 
     if isinstance(line, OddNote):
         return OddNote(place, line.line)
     named = [line.name, *_named(line.note)]
-    found = {name: present.get(alike(name)) for name in named}
+    found = {name: present.get(name) or present.get(alike(name)) for name in named}
     if missing := [name for name, there in found.items() if there is None]:
         return OddNote(place, OddLine(line.line, f"names {missing[0]!r}, which is not in {source}"))
     return replace(line, name=found[line.name] or "", note=renamed(line.note, lambda n: found[n] or ""))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import unicodedata
 from pathlib import Path
 
 from curation.sources import open_source
@@ -97,3 +98,12 @@ def test_names_that_look_like_parts_of_an_address(tmp_path: Path) -> None:
     inputs = source.inputs()
     assert len(source.narrowed(inputs).inputs()) == 3
     assert list(source.narrowed(inputs).read(inputs)) == [files[Path(i.uri).name] for i in inputs]
+
+
+def test_names_that_differ_in_unicode_form_only(workspace: Workspace, tmp_path: Path) -> None:
+    files = {unicodedata.normalize(form, "é.png"): encoded(texture(n)) for n, form in enumerate(("NFC", "NFD"))}
+    write_folder(tmp_path / "s", files, {name: f"picture {n}" for n, name in enumerate(files)})
+    ingest(workspace, tmp_path / "s")
+    assert {row["image"]: row["caption"] for row in rows(workspace)} == {
+        data: f"picture {n}" for n, data in enumerate(files.values())
+    }
