@@ -92,6 +92,14 @@ def test_captions_files_of_folders_below_name_what_is_beside_them(workspace: Wor
     assert all(row["source_uri"].endswith("/" + row["caption"]) and row["caption"] for row in rows(workspace))
 
 
+def test_captions_files_of_folders_below_may_name_files_from_the_source_on(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    line = json.dumps({"file": "train/0.png", "caption": "from the source on"}).encode()
+    ingest(workspace, write_folder(tmp_path / "s", {"train/0.png": encoded(texture(1)), "train/captions.jsonl": line}))
+    assert [row["caption"] for row in rows(workspace)] == ["from the source on"]
+
+
 def test_names_that_look_like_parts_of_an_address(tmp_path: Path) -> None:
     files = {name: encoded(texture(n)) for n, name in enumerate(["a#line=3.png", "b::c.png", "d#1.png"])}
     source = open_source(write_folder(tmp_path / "s", files))
