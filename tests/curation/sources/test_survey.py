@@ -98,3 +98,10 @@ def test_a_file_that_cannot_be_read_does_not_hide_the_others(tmp_path: Path) -> 
     found = survey(tmp_path)
     assert {p.kind: (p.files, p.rows) for p in found.parts} == {"folder": (1, 1), "tar": (1, 4), "zip": (1, 4)}
     assert {name for name, _ in found.not_understood} == {"a.tar", "a.zip"}
+
+
+def test_addresses_in_a_list_that_are_none(tmp_path: Path) -> None:
+    urls = ["http://[::1/x.jpg", "http://h.org/a.jpg", "not an address", "http://h.org:99999/a.jpg"]
+    (tmp_path / "list.csv").write_text("url\n" + "\n".join(urls))
+    part = only(tmp_path / "list.csv")
+    assert part.rows == 4 and "h.org (1), h.org:99999 (1)" in part.notes and "no host (2)" in part.notes
