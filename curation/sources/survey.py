@@ -93,7 +93,7 @@ def survey(address: str | Path, captions: Path | None = None, *, rows: int = 3, 
             try:
                 parts.append(look(group[start:]))
                 break
-            except UsageError as error:
+            except (UsageError, OSError) as error:
                 bad.append((group[start].name, str(error)))
     unknown = tuple(dict.fromkeys((n, why or "") for n, why in bad))
     size = sum(f.size for f in found)
