@@ -128,9 +128,13 @@ class Folder:
     def _by_uri(self) -> dict[str, File]:
         return {f.uri: f for f in self.listed}
 
+    @cached_property
+    def _names(self) -> frozenset[str]:
+        return frozenset(alike(f.name) for f in self.listed)
+
     def _lines(self, by_name: dict[str, File]) -> Iterator[Noted | OddNote]:
         """What the captions file and the metadata files say; a line that names a missing file is odd."""
-        present = {alike(name): name for name in by_name}
+        present = {alike(name): name for name in by_name} | {name: name for name in by_name}
         for place, lines in self._lists():
             read = [_placed(line, place, present, self.address) for line in lines]
             odd = [line for line in read if isinstance(line, OddNote)]
@@ -163,13 +167,18 @@ class Folder:
 
     def _captions(self, content: bytes, place: str, folder: str) -> Iterator[Noted | OddNote]:
         root = self.address.rstrip("/") + "/"
+
+        def place_of(name: str) -> str:
+            """Below the folder of the captions file, or else below the source."""
+            beside = inside(folder, name)
+            return beside if alike(beside) in self._names else inside("", name)
+
         for line in read_captions(content):
             if isinstance(line, OddLine):
                 yield OddNote(place, line)
             else:
                 number, name, note = line
-                name = name.removeprefix(posixpath.join(root, folder and folder + "/"))
-                yield Noted(number, inside(folder, name), renamed(note, lambda n: inside(folder, n)))
+                yield Noted(number, place_of(name.removeprefix(root)), renamed(note, place_of))
 
     def _side_cars(
         self, by_name: dict[str, File], beside: dict[str, list[str]], notes: dict[str, list[Annotation]]
@@ -217,7 +226,7 @@ def _placed(line: Noted | OddNote, place: str, present: dict[str, str], source: 
     if isinstance(line, OddNote):
         return OddNote(place, line.line)
     named = [line.name, *_named(line.note)]
-    found = {name: present.get(alike(name)) for name in named}
+    found = {name: present.get(name) or present.get(alike(name)) for name in named}
     if missing := [name for name, there in found.items() if there is None]:
         return OddNote(place, OddLine(line.line, f"names {missing[0]!r}, which is not in {source}"))
     return replace(line, name=found[line.name] or "", note=renamed(line.note, lambda n: found[n] or ""))

@@ -10,7 +10,7 @@ from pathlib import Path
 from curation.sources import files
 from curation.sources.files import File
 from curation.sources.folder import companion
-from curation.sources.sidecars import CAPTIONS, METADATA
+from curation.sources.sidecars import CAPTIONS, FILE_NAME, METADATA
 from curation.sources.urls.lists import LIST_SUFFIXES, is_text_list, table_holds, url_columns
 
 _TAR = tuple(f".tar{c}" for c in ("", ".gz", ".bz2", ".xz", ".zst")) + (".tgz", ".tbz2", ".txz", ".tzst")
@@ -18,7 +18,7 @@ _KINDS = ("picture", "tar", "parquet", "zip", "list")
 _PARQUET = (".parquet", ".parq", ".pq")
 _HEADS = {b"PAR1": "parquet", b"PK\x03\x04": "zip"}  # of files whose names say nothing
 _NO_COLUMN = "a table without a column of URLs or pictures"
-_LOOKED_AT = 64  # Parquet files of a folder, one by one
+_LOOKED_AT, _LOOKED_AT_REMOTE = 64, 8  # Parquet files of a folder, one by one
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Layout:
 def arranged(found: Iterable[File], captions: Path | None = None) -> Layout:
     """Sort files by kind. A single file may have any name: then its first bytes count.
 
-    The first 64 Parquet files of a folder are looked into; the others are taken to hold what the first of them holds.
+    The first Parquet files of a folder are looked into; the others are taken to hold what the first of them holds.
     """
     listed = list(found)
     own = files.absolute(captions) if captions else ""
@@ -61,6 +61,8 @@ def arranged(found: Iterable[File], captions: Path | None = None) -> Layout:
             continue
         if kind == "parquet":
             kind = {"urls": "list", "names": "captions"}.get(tables.holds(file), "parquet")
+        elif kind == "captions" and file.uri != own and _lists_urls(file):
+            kind = "list"
         elif kind == "list" and not file.name.lower().endswith(".txt") and not url_columns(file):
             kind, file = "picture", replace(file, fault=file.fault or _NO_COLUMN)
         by_kind.setdefault("picture" if kind == "captions" else kind, []).append(file)
@@ -90,6 +92,13 @@ def kind_of(name: str) -> str:
     return "list" if lower.endswith(LIST_SUFFIXES) else "picture"
 
 
+def _lists_urls(file: File) -> bool:
+    """Whether a file with the name of one of captions names URLs, and no files."""
+    columns = None if file.fault else url_columns(file)
+    names = [name.lower() for name in columns.names] if columns else ["file"]
+    return not any(name == "file" or name.endswith((FILE_NAME, f"{FILE_NAME}s")) for name in names)
+
+
 def _by_head(file: File) -> str:
     if file.fault:
         return "picture"
@@ -112,7 +121,8 @@ class _Tables:
     def holds(self, file: File) -> str:
         known = self._known.setdefault(posixpath.dirname(file.name), {})
         if file.uri not in known:
-            many = len(known) >= _LOOKED_AT and posixpath.basename(file.name) not in METADATA
+            enough = _LOOKED_AT_REMOTE if files.is_remote(file.uri) else _LOOKED_AT
+            many = len(known) >= enough and posixpath.basename(file.name) not in METADATA
             sound = [found for found in known.values() if found] if many else []
             known[file.uri] = sound[0] if sound else table_holds(file)
         return known[file.uri]

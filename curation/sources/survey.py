@@ -93,7 +93,7 @@ def survey(address: str | Path, captions: Path | None = None, *, rows: int = 3, 
             try:
                 parts.append(look(group[start:]))
                 break
-            except UsageError as error:
+            except (UsageError, OSError) as error:
                 bad.append((group[start].name, str(error)))
     unknown = tuple(dict.fromkeys((n, why or "") for n, why in bad))
     size = sum(f.size for f in found)
@@ -211,13 +211,20 @@ def _lists(group: Sequence[File], rows: int, stop: float) -> Part:
     if columns is None:
         raise UsageError(f"source {group[0].uri} has no column of URLs")
     page = next(iter(pages(group[0]))).slice(0, 1000).to_pylist()
-    hosts = Counter(urlsplit(r["uri"]).netloc for r in page if r["fault"] is None)
+    hosts = Counter(_host(r["uri"]) for r in page if r["fault"] is None)
     first = tuple({k: v for k, v in r.items() if v not in (None, [])} for r in page[:rows])
     count, whole = _footers(group, stop) if is_parquet(group[0].name) else _lines(group, stop)
     captions = f"hosts in the first {len(page)} rows: {', '.join(f'{h} ({n})' for h, n in hosts.most_common(5))}"
     size = sum(f.size for f in group)
     ignored = tuple(n for n in columns.names if n not in columns.read)
     return Part("url list", len(group), size, count, not whole, _roles(columns), first, ignored, captions)
+
+
+def _host(url: str) -> str:
+    try:
+        return urlsplit(url).netloc or "no host"
+    except ValueError:  # such as http://[::1/x.jpg
+        return "no host"
 
 
 def _roles(columns: UrlColumns) -> tuple[tuple[str, str, str], ...]:

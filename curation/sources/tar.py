@@ -145,8 +145,12 @@ class Tar:
             for word in CAPTION_NAMES if name else ():
                 if members := texts.pop(f"{key}.{word}", None):
                     texts[_stem(name)] = members | texts.get(_stem(name), {})
-        # a.mask.png beside a.jpg is a field of that sample; alone, my.photo.jpg is a picture.
-        fields = [name for name in images if _field(name) and pictures.get(_key(name)[0], name) != name]
+        # a.mask.png beside a.jpg is a field of that sample; alone, or with its own caption, my.photo.jpg is a picture.
+        fields = [
+            name
+            for name in images
+            if _field(name) and pictures.get(_key(name)[0], name) != name and not _has_text(texts.get(_stem(name), {}))
+        ]
         named = {r for members in texts.values() for r in _named(members)}
         nested = {i.uri: _key(self._name(i.uri)) for i in refused if i.fault == NESTED}
         of_samples = {uri: suffix for uri, (key, suffix) in nested.items() if key in pictures}
@@ -320,6 +324,11 @@ def _stem(name: str) -> str:
     """The name without its last suffix: what a picture and its caption share, whatever dots they hold."""
     folder, base = posixpath.split(posixpath.normpath(name))
     return posixpath.join(folder, base.rpartition(".")[0] or base)
+
+
+def _has_text(members: dict[str, bytes]) -> bool:
+    """Whether caption members of one picture hold more than a .json, which may tell of a field."""
+    return any(suffix != "json" for suffix in members)
 
 
 def _prefixes(key: str) -> Iterator[str]:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from flywheel.cli.console import json_text, out, print_rows, say
-from flywheel.cli.options import JsonOption, WorkspaceOption
+from flywheel.cli.options import JsonOption, WorkspaceOption, require_suffix
 from flywheel.core.errors import UsageError
 from flywheel.core.workspace import Workspace
 
@@ -57,7 +57,7 @@ def export(
         return
     if workspace is None or output is None:
         raise UsageError("pass --workspace W and --output FILE.duckdb, or see `flywheel export shards --help`")
-    _require_new(output)
+    _require_new(output, "a DuckDB file", ".duckdb", ".ddb", ".db")
     path = export_tables(Workspace(workspace, create=False), output.resolve())
     out(json_text({"export": str(path)}) if as_json else str(path))
 
@@ -71,7 +71,7 @@ def metadata(
     """Export what is known of every picture of the pool as one Parquet file, with the column names of COYO-700M."""
     from flywheel.catalog.metadata import export_metadata
 
-    _require_new(output)
+    _require_new(output, "a Parquet file", ".parquet")
     rows = export_metadata(Workspace(workspace, create=False), output.resolve())
     out(json_text({"export": str(output), "rows": rows}) if as_json else f"{rows} rows in {output}")
 
@@ -128,8 +128,9 @@ def shards(
     out("\n".join(exported.load))
 
 
-def _require_new(output: Path) -> None:
-    """Errors: `UsageError` for a file that exists, or cannot."""
+def _require_new(output: Path, what: str, *suffixes: str) -> None:
+    """Errors: `UsageError` for a file that exists, or cannot, or whose name says that it is something else."""
+    require_suffix("--output", output, what, *suffixes)
     try:
         exists = output.exists()
     except OSError as error:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from flywheel.cli.console import json_text, out
-from flywheel.cli.options import CaptionsOption, JsonOption
+from flywheel.cli.options import CaptionsOption, JsonOption, require_suffix
 from flywheel.core.errors import UsageError
 
 app = typer.Typer()
@@ -101,6 +101,7 @@ def _size(count: int) -> str:
 
 
 def _write(picture: Any, path: Path) -> None:
+    require_suffix("--pixels", path, "a PNG file", ".png")
     try:
         picture.save(path, "PNG")
     except OSError as error:

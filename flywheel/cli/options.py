@@ -54,3 +54,9 @@ def checkpoint_or_promoted(checkpoint: Path | None, workspace: Path | None) -> P
     if workspace is not None and checkpoint is None:
         return promoted_checkpoint(Workspace(workspace, create=False))
     raise UsageError("give either --checkpoint DIR or --workspace W, whose promoted checkpoint is taken")
+
+
+def require_suffix(option: str, path: Path, what: str, *suffixes: str) -> None:
+    """Errors: `UsageError` for a file whose name says that it is something else than what is written."""
+    if path.suffix and path.suffix.lower() not in suffixes:
+        raise UsageError(f"{option} {path} gets {what}: give it a name that ends in {suffixes[0]}")

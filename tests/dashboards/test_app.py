@@ -210,6 +210,7 @@ def test_another_site_cannot_lead_here_or_send_forms(workspace: Workspace) -> No
     token = hidden(visitor.get("/review?reviewer=ada").text, "csrf")
     sent = {"csrf": token, "reviewer": "ada"}
     assert visitor.post("/review/claim", data=sent, headers={"Origin": "http://elsewhere.example"}).status_code == 403
+    assert visitor.post("/review/claim", data=sent, headers={"Origin": "http://[::1"}).status_code == 403
     assert visitor.post("/review/claim", data=sent | {"csrf": ""}).status_code == 403
 
 

@@ -15,8 +15,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curation.sources.files import File
+from curation.sources.files import File, is_remote
 from curation.sources.urls.lists import ROWS, pages
+from flywheel.core.errors import UsageError
 from flywheel.core.files import digest, replacing
 from flywheel.core.schema import column
 from flywheel.core.storage import read_parquet, register
@@ -49,13 +50,16 @@ class Store:
         self._workspace = workspace
 
     def listed(self, lists: Sequence[File]) -> list[Path]:
-        """The lists in one form; each version of a list is converted once. Errors: `UsageError`."""
+        """The lists in one form; each version of a list is converted once.
+
+        A list on this machine that cannot be read is a row with a fault beside others. Errors: `UsageError`.
+        """
         places = []
         for file in lists:
             place = self.root / "lists" / f"{digest(file.uri, file.size, file.mtime_ns)[:32]}.parquet"
             if not place.exists():
                 with replacing(place) as tmp, pq.ParquetWriter(tmp, ROWS, compression="zstd") as writer:
-                    for page in pages(file):
+                    for page in _pages(file, alone=len(lists) == 1):
                         writer.write_batch(page)
             places.append(place)
         return places
@@ -96,6 +100,18 @@ class Store:
         return f"""select uri, arg_max(status, filename) as status, arg_max(reason, filename) as reason,
             arg_max(code, filename) as code, arg_max(size, filename) as size, sum(attempts) as attempts,
             max(filename) as file, arg_max(file_row_number, filename) as row from {table} group by uri"""
+
+
+def _pages(file: File, *, alone: bool) -> Iterator[pa.RecordBatch]:
+    rows = 0
+    try:
+        for page in pages(file):
+            yield page
+            rows += page.num_rows
+    except UsageError as error:
+        if alone or is_remote(file.uri):  # whose server may answer another time
+            raise
+        yield pa.RecordBatch.from_pylist([{"uri": file.uri, "row": rows, "captions": [], "fault": str(error)}], ROWS)
 
 
 def batches_of(con: Any, sql: str, size: int = 10_000) -> Iterator[list[tuple[Any, ...]]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import unicodedata
 from pathlib import Path
 
 from curation.sources import open_source
@@ -91,9 +92,26 @@ def test_captions_files_of_folders_below_name_what_is_beside_them(workspace: Wor
     assert all(row["source_uri"].endswith("/" + row["caption"]) and row["caption"] for row in rows(workspace))
 
 
+def test_captions_files_of_folders_below_may_name_files_from_the_source_on(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    line = json.dumps({"file": "train/0.png", "caption": "from the source on"}).encode()
+    ingest(workspace, write_folder(tmp_path / "s", {"train/0.png": encoded(texture(1)), "train/captions.jsonl": line}))
+    assert [row["caption"] for row in rows(workspace)] == ["from the source on"]
+
+
 def test_names_that_look_like_parts_of_an_address(tmp_path: Path) -> None:
     files = {name: encoded(texture(n)) for n, name in enumerate(["a#line=3.png", "b::c.png", "d#1.png"])}
     source = open_source(write_folder(tmp_path / "s", files))
     inputs = source.inputs()
     assert len(source.narrowed(inputs).inputs()) == 3
     assert list(source.narrowed(inputs).read(inputs)) == [files[Path(i.uri).name] for i in inputs]
+
+
+def test_names_that_differ_in_unicode_form_only(workspace: Workspace, tmp_path: Path) -> None:
+    files = {unicodedata.normalize(form, "é.png"): encoded(texture(n)) for n, form in enumerate(("NFC", "NFD"))}
+    write_folder(tmp_path / "s", files, {name: f"picture {n}" for n, name in enumerate(files)})
+    ingest(workspace, tmp_path / "s")
+    assert {row["image"]: row["caption"] for row in rows(workspace)} == {
+        data: f"picture {n}" for n, data in enumerate(files.values())
+    }

@@ -100,3 +100,26 @@ def test_a_pipe_of_any_name_is_not_waited_for(workspace: Workspace, tmp_path: Pa
         assert "not a regular file" in str(error)
     else:
         assert reasons(workspace) == {name: "not a regular file"}
+
+
+def test_of_many_parquet_files_only_the_first_are_looked_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("curation.sources.layout._LOOKED_AT", 2)
+    (tmp_path / "0.parquet").write_bytes(b"damaged")
+    for n in range(1, 4):
+        pq.write_table(pa.table({"url": ["http://h/x"]}), tmp_path / f"{n}.parquet")
+    (tmp_path / "4.parquet").write_bytes(b"never opened")
+    pq.write_table(pa.table({"file_name": ["x.png"]}), tmp_path / "metadata.parquet")
+    layout = arranged(find(str(tmp_path)))
+    assert names(layout, "lists") == [f"{n}.parquet" for n in range(1, 5)]
+    assert names(layout, "parquets") == ["0.parquet"] and names(layout, "pictures") == ["metadata.parquet"]
+
+
+def test_a_list_of_urls_may_be_called_captions(tmp_path: Path) -> None:
+    url = b'{"url": "http://h/x", "caption": "y"}'
+    files = {"captions.jsonl": url, "a/metadata.csv": b"url,text\nhttp://h/x,y\n", "p.png": b"x"}
+    layout = arranged(find(str(write_folder(tmp_path / "s", files))))
+    assert names(layout, "lists") == ["a/metadata.csv", "captions.jsonl"]
+    told = {"captions.jsonl": url.replace(b"{", b'{"file": "p.png", '), "b/metadata.csv": b"File_Name,url\nx,y\n"}
+    folder = write_folder(tmp_path / "t", told | {"p.png": b"x", "mine.jsonl": url})
+    layout = arranged(find(str(folder)), folder / "mine.jsonl")
+    assert names(layout, "pictures") == ["b/metadata.csv", "captions.jsonl", "mine.jsonl", "p.png"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -93,8 +94,16 @@ def test_one_picture_is_looked_into(tmp_path: Path) -> None:
 
 def test_a_file_that_cannot_be_read_does_not_hide_the_others(tmp_path: Path) -> None:
     write_folder(tmp_path, {"a.tar": b"", "a.zip": b"", "a#line=2.png": PICTURE})
+    os.mkfifo(tmp_path / "0.tar")
     write_tar(tmp_path / "b.tar", tar_members())
     (tmp_path / "b.zip").write_bytes(zipped(tar_members()))
     found = survey(tmp_path)
     assert {p.kind: (p.files, p.rows) for p in found.parts} == {"folder": (1, 1), "tar": (1, 4), "zip": (1, 4)}
-    assert {name for name, _ in found.not_understood} == {"a.tar", "a.zip"}
+    assert {name for name, _ in found.not_understood} == {"0.tar", "a.tar", "a.zip"}
+
+
+def test_addresses_in_a_list_that_are_none(tmp_path: Path) -> None:
+    urls = ["http://[::1/x.jpg", "http://h.org/a.jpg", "not an address", "http://h.org:99999/a.jpg"]
+    (tmp_path / "list.csv").write_text("url\n" + "\n".join(urls))
+    part = only(tmp_path / "list.csv")
+    assert part.rows == 4 and "h.org (1), h.org:99999 (1)" in part.notes and "no host (2)" in part.notes

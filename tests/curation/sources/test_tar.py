@@ -175,3 +175,15 @@ def test_archives_inside_an_archive_are_counted(workspace: Workspace, tmp_path: 
     assert (ingested.new, ingested.quarantined) == (1, 2)
     assert set(reasons(workspace).values()) == {NESTED}
     assert "s.tar: fields that are not read: .zip" in ingested.notes
+
+
+def test_a_picture_with_a_caption_of_its_own_is_no_field(workspace: Workspace, tmp_path: Path) -> None:
+    members = {
+        f"{name}.png": encoded(texture(n, 48, 40))
+        for n, name in enumerate(("a", "a.1", "a.2 of 3", "a.mask", "a.depth"))
+    }
+    told = {"a.txt": b"a", "a.1.txt": b"a.1", "a.2 of 3.caption": b"a.2 of 3", "a.depth.json": b'{"unit": "m"}'}
+    ingested = ingest(workspace, write_tar(tmp_path / "s.tar", members | told))
+    assert (ingested.new, ingested.quarantined) == (3, 0)
+    assert all(row["source_uri"].endswith(f"::{row['caption']}.png") for row in rows(workspace))
+    assert "s.tar: fields that are not read: .mask.png, .depth.png, .depth.json" in ingested.notes

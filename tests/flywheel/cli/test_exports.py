@@ -57,4 +57,4 @@ def test_tables_as_before(workspace: Workspace, tmp_path: Path) -> None:
 
 def test_a_file_name_that_no_disk_takes_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="choose another name"):
-        _require_new(tmp_path / ("x" * 300))
+        _require_new(tmp_path / ("x" * 300), "a file")

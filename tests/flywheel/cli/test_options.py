@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flywheel.cli.options import checkpoint_or_promoted
+from flywheel.cli.options import checkpoint_or_promoted, require_suffix
 from flywheel.core.errors import UsageError
 from tests.flywheel.rounds.verdicts import finished_rounds
 
@@ -20,3 +20,10 @@ def test_exactly_one_of_both(tmp_path: Path) -> None:
             checkpoint_or_promoted(*both_or_none)
     with pytest.raises(UsageError, match="no workspace at"):
         checkpoint_or_promoted(None, tmp_path / "none")
+
+
+def test_a_name_says_what_is_written() -> None:
+    for name in ("a.parquet", "a.PARQUET", "a"):
+        require_suffix("--output", Path(name), "a Parquet file", ".parquet")
+    with pytest.raises(UsageError, match=r"--output a.csv gets a Parquet file: give it a name that ends in .parquet"):
+        require_suffix("--output", Path("a.csv"), "a Parquet file", ".parquet")

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pyarrow as pa
+import pytest
 
 from curation.sources.files import state
 from curation.sources.urls.store import ANSWERS, Store, batches_of
+from flywheel.core.errors import UsageError
 from flywheel.core.files import write_parquet
 from flywheel.core.workspace import Workspace
 
@@ -52,3 +54,17 @@ def test_the_latest_answer_counts_and_rows_of_one_url_are_one(tmp_path: Path) ->
     ]
     before = {p: p.stat().st_mtime_ns for p in store.listed(lists)}
     assert {p: p.stat().st_mtime_ns for p in store.listed(lists)} == before  # converted once
+
+
+def test_a_list_that_cannot_be_read_costs_itself(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "a.parquet", pa.table({"url": ["http://h/1"]}))
+    (tmp_path / "b.parquet").write_bytes(b"PAR1 damaged")
+    write_parquet(tmp_path / "c.parquet", pa.table({"image": [b"x"]}))
+    store = Store(Workspace(tmp_path / "w"))
+    files = [state(str(tmp_path / name)) for name in ("a.parquet", "b.parquet", "c.parquet")]
+    with store.connect() as con:
+        found = con.execute(f"select uri, fault from ({store.rows(files)}) order by uri").fetchall()
+    assert [uri for uri, _ in found] == [str(tmp_path / "b.parquet"), str(tmp_path / "c.parquet"), "http://h/1"]
+    assert [bool(fault) for _, fault in found] == [True, True, False]
+    with pytest.raises(UsageError, match="column of URLs"):
+        Store(Workspace(tmp_path / "other")).listed(files[1:2])
