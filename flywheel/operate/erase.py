@@ -16,7 +16,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -37,7 +36,7 @@ from flywheel.core.storage import readable, remote
 from flywheel.core.text import blank
 from flywheel.core.workspace import Workspace
 from flywheel.operate import erase_fetched, erase_played, erase_suite
-from flywheel.operate.rewriting import rewrite
+from flywheel.operate.rewriting import renumbered, rewrite, unnamed
 from flywheel.operate.victims import find, looks_of, loose_files, near_duplicates, trace, without
 from flywheel.remedies.review import Queue
 from flywheel.rounds.lease import running
@@ -233,29 +232,8 @@ class _Change:
             group = group.set_column(group.schema.get_field_index("row"), group.schema.field("row"), numbers)
             self.rows += group.num_rows
         if self.placed:
-            group = _unnamed(_renumbered(group, self.removed), self.gone)
+            group = unnamed(renumbered(group, self.removed), self.gone)
         return group
-
-
-def _renumbered(table: pa.Table, removed: Mapping[str, Sequence[int]]) -> pa.Table:
-    """The table with the numbers that its rows of the pool have now."""
-    rows = table["row"].to_numpy().copy()
-    for shard, numbers in removed.items():
-        here = pc.equal(table["shard"], shard).to_numpy(zero_copy_only=False)
-        rows[here] -= np.searchsorted(np.asarray(numbers), rows[here]).astype(rows.dtype)
-    place = table.schema.get_field_index("row")
-    return table.set_column(place, table.schema.field("row"), pa.array(rows, table.schema.field("row").type))
-
-
-def _unnamed(table: pa.Table, gone: Sequence[str]) -> pa.Table:
-    """The table without addresses of erased survivors; their ids stay, as those of the tombstones do."""
-    if "survivor_uri" not in table.column_names:
-        return table
-    ids = pa.array(list(gone), pa.string())
-    erased = pc.fill_null(pc.is_in(table["survivor"].cast(pa.string()), value_set=ids), False)
-    field = table.schema.field("survivor_uri")
-    uris = pc.if_else(erased, pa.scalar(None, field.type), table["survivor_uri"])
-    return table.set_column(table.schema.get_field_index(field.name), field, uris)
 
 
 def _renumber_snapshots(workspace: Workspace, journal: Mapping[str, Any]) -> None:

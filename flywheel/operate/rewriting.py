@@ -5,11 +5,13 @@ The metadata name the erasure, so that a file is rewritten once, however often a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from flywheel.core.files import replacing
@@ -73,3 +75,24 @@ def _regrouped(groups: Iterator[pa.Table], size: int) -> Iterator[pa.Table]:
             waiting = [joined.slice(size)]
     if waiting and (rest := pa.concat_tables(waiting)).num_rows:
         yield rest
+
+
+def renumbered(table: pa.Table, removed: Mapping[str, Sequence[int]]) -> pa.Table:
+    """The table with the numbers that its rows of the pool have now."""
+    rows = table["row"].to_numpy().copy()
+    for shard, numbers in removed.items():
+        here = pc.equal(table["shard"], shard).to_numpy(zero_copy_only=False)
+        rows[here] -= np.searchsorted(np.asarray(numbers), rows[here]).astype(rows.dtype)
+    place = table.schema.get_field_index("row")
+    return table.set_column(place, table.schema.field("row"), pa.array(rows, table.schema.field("row").type))
+
+
+def unnamed(table: pa.Table, gone: Sequence[str]) -> pa.Table:
+    """The table without addresses of erased survivors; their ids stay, as those of the tombstones do."""
+    if "survivor_uri" not in table.column_names:
+        return table
+    ids = pa.array(list(gone), pa.string())
+    erased = pc.fill_null(pc.is_in(table["survivor"].cast(pa.string()), value_set=ids), False)
+    field = table.schema.field("survivor_uri")
+    uris = pc.if_else(erased, pa.scalar(None, field.type), table["survivor_uri"])
+    return table.set_column(table.schema.get_field_index(field.name), field, uris)

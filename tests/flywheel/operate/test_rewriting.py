@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from flywheel.core.files import write_parquet
-from flywheel.operate.rewriting import rewrite, was_rewritten
+from flywheel.operate.rewriting import renumbered, rewrite, unnamed, was_rewritten
 
 
 def odd_only(table: pa.Table) -> pa.Table:
@@ -48,3 +48,18 @@ def test_a_failed_change_leaves_the_file(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         rewrite(path, "e1", fails)
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+def test_rows_behind_removed_ones_move_up() -> None:
+    """In each shard by itself."""
+    table = pa.table({"shard": ["a", "a", "a", "b"], "row": pa.array([0, 2, 5, 5], pa.int32())})
+    assert renumbered(table, {"a": [1, 3], "c": [0]})["row"].to_pylist() == [0, 1, 3, 5]
+
+
+def test_survivors_that_go_lose_their_address_alone() -> None:
+    table = pa.table({"survivor": ["x", "y", None], "survivor_uri": ["x.png", "y.png", None]})
+    assert unnamed(table, ["x"]).to_pylist() == [
+        {"survivor": "x", "survivor_uri": None},
+        {"survivor": "y", "survivor_uri": "y.png"},
+        {"survivor": None, "survivor_uri": None},
+    ]
