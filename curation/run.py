@@ -34,7 +34,7 @@ __all__ = ["Curated", "curate", "explain", "funnel"]
 
 ALWAYS = ("header", "pixels", "text")  # cheap, and needed by deduplication, decontamination and analysts
 FEW = 16_384  # new pictures up to which local processes take the place of Ray, whose processes cost as much as 500
-_FORMAT = 5  # raised when equal inputs would give other decisions or other shard bytes
+_FORMAT = 6  # raised when equal inputs would give other decisions or other shard bytes
 
 Progress = Callable[[int, int, str], None]
 

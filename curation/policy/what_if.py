@@ -140,12 +140,13 @@ def _options(filter_: Filter) -> str:
 def _settings(policy: Policy) -> dict[str, Any]:
     """Dotted path → value of everything that affects a decision, including the order of filters in a stage."""
     out: dict[str, Any] = {}
-    for stage in policy.record()["stages"]:
-        at = stage["name"]
-        out[f"{at}.resolutions"], out[f"{at}.enters"] = stage["resolutions"], stage["enters"]
-        out[f"{at}.order"] = [f["name"] for f in stage["filters"]]
-        for f in stage["filters"]:
-            out |= {f"{at}.{f['name']}.{k}": v for k, v in f.items() if k != "name" and v not in (None, [], 0)}
+    for stage, record in zip(policy.stages, policy.record()["stages"]):
+        at = stage.name
+        out[f"{at}.resolutions"], out[f"{at}.enters"] = record["resolutions"], record["enters"]
+        out[f"{at}.order"] = [f.name for f in stage.filters]
+        for f, values in zip(stage.filters, record["filters"]):
+            said = {k: v for k, v in values.items() if v not in (None, [], 0) or (v == 0 and k in f.bounds)}
+            out |= {f"{at}.{f.name}.{k}": v for k, v in said.items() if k != "name"}
     out["evaluation.prompt_similarity"] = policy.prompt_similarity
     for name, options in policy.record()["scorers"].items():
         out |= {f"scorers.{name}.{k}": v for k, v in options.items()}

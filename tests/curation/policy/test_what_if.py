@@ -110,6 +110,9 @@ def test_the_difference_of_policies(tmp_path: Path) -> None:
     assert changes(demo, demo.replace("S4.compression.min", 80)) == [
         {"line": "S4.compression.min", "before": 70, "after": 80}
     ]
+    zero = demo.replace("S4.compression.min", 0)  # a threshold of 0 is one
+    assert changes(zero, demo) == [{"line": "S4.compression.min", "before": 0, "after": 70}]
+    assert [r["line"] for r in changes(demo, zero)] == ["S4.compression.min"]
     path = tmp_path / "mine.toml"
     size = '[S1.filters.size]\nscore = "header.short_edge"\nmin = 9\n'
     path.write_text(f'[S1]\nresolutions = [64]\nenters = ["t2i"]\n{size}')
