@@ -17,6 +17,7 @@ from curation.decide.judging import HeldOut, Look
 from curation.policy.policy import Policy
 from curation.scorers import Unavailable, is_configured, load, scoring
 from curation.scorers.stored import mark_unusable
+from curation.scorers.table import missing_tables, tables
 from curation.shards import writer as shards
 from curation.shards.plan import Plan, planned
 from curation.shards.rows import Faults
@@ -132,6 +133,9 @@ def curate(
         with scored(workspace, policy, progress=progress, workers=workers):
             judged, manifest = _sharded(workspace, snapshot, policy, scorers, withheld, progress, workers, step)
         _commit(workspace, snapshot, policy, withheld, judged, manifest, versions, reasons, uncaptioned)
+    elif missing_tables(workspace, scorers):  # someone removed them, as they may
+        with scored(workspace, policy, progress=progress, workers=workers):
+            tables(workspace, scorers)
     return _read(workspace, record)
 
 

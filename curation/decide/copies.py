@@ -56,8 +56,8 @@ def leaders(
     """The first picture that is the same as each one: int64 [pictures]; itself where none is, or without landmarks.
 
     Equal pictures stand side by side wherever landmarks are lined up: together they would keep others from meeting.
-    hashes, pictures, groups, since: as in `candidates`. sketches: digests, uint64 [N], of the pictures int64 [N]. twins:
-    int64 [T, 2], pictures below `since` that another one equals, and that one, if they are known.
+    hashes, pictures, groups, since: as in `candidates`. sketches: digests, uint64 [N], of pictures, int64 [N].
+    twins: int64 [T, 2], pictures below `since` that another one equals, and that one, if they are known.
     """
     leader = np.arange(len(groups))
     if twins is not None:

@@ -8,6 +8,7 @@ from typing import Any
 from curation.policy import sql
 from curation.policy.policy import Policy
 from curation.policy.what_if import EXAMPLES, changes
+from curation.run import ALWAYS
 from flywheel.core import hashes
 from flywheel.core.errors import UsageError
 from flywheel.core.files import read_json
@@ -68,6 +69,14 @@ def diff(workspace: Workspace, before: str, after: str, *, examples: int = EXAMP
 def policy_of(workspace: Workspace, snapshot: str) -> Policy | None:
     """The policy that a snapshot was made by; None if the snapshot does not record it."""
     return _pinned(workspace, snapshot) if workspace.path("snapshots", snapshot, "policy.json").exists() else None
+
+
+def scorers_of(workspace: Workspace, snapshot: str) -> list[tuple[str, str]]:
+    """(name, full version) of the scorers that a snapshot was made with, in the order of its policy."""
+    policy = policy_of(workspace, snapshot)
+    versions: dict[str, str] = read_json(workspace.snapshot(snapshot)).get("scorers", {})
+    names = dict.fromkeys((*ALWAYS, *policy.scorer_names())) if policy else versions
+    return [(name, versions[name]) for name in names if name in versions]
 
 
 def _pinned(workspace: Workspace, snapshot: str) -> Policy:
