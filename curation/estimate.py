@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -11,18 +11,24 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from curation.decide.judge import judge
+from curation.decide.judging import HeldOut
 from curation.policy.policy import Policy
 from curation.run import configure
 from curation.scorers import load, scoring
 from curation.shards.fit import fit
 from curation.shards.layout import layout
+from curation.shards.plan import listed, planned
 from curation.sources import BadInput, Input, Source, open_source, pool
+from curation.sources.corrections import corrected_before, corrections
 from curation.sources.listing import compared, input_of, listing
 from curation.sources.urls.store import Store
-from flywheel.core import weights
+from flywheel.core import lens, weights
 from flywheel.core.erased import erased_images
+from flywheel.core.files import read_json
 from flywheel.core.image import BadImage, open_image, upright_size
-from flywheel.core.scorer import Item
+from flywheel.core.records import ShardFile
+from flywheel.core.scorer import Item, Scorer
 from flywheel.core.storage import readable
 from flywheel.core.text import untold
 from flywheel.core.workspace import Workspace
@@ -35,7 +41,8 @@ _ADMITTED = 1.0  # share of rows that are assumed to be admitted: the estimate i
 class Estimate:
     """An estimate: numbers of inputs, rows and bytes; cpu_seconds of scoring and sharding; wall_seconds on `workers`.
 
-    read: bytes of new inputs; write: bytes of the pool and of all shards; measured: pictures that were measured.
+    read: bytes of new inputs; write: bytes of the pool and of shards; measured: pictures that were measured. captions:
+    known inputs whose captions are new. shard_files: to write, None where the decisions wait for scores or captions.
     notes: what cannot be known before everything is read, in sentences.
     """
 
@@ -51,6 +58,8 @@ class Estimate:
     cpu_seconds: float
     wall_seconds: float
     measured: int
+    captions: int = 0
+    shard_files: int | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -64,11 +73,12 @@ def estimate(
 ) -> Estimate:
     """Estimate without writing anything. workspace: None before there is one. Errors: `UsageError` as `ingest`."""
     store = Store(workspace) if workspace else None
-    counts, news = list[int](), list[tuple[Source, list[Input]]]()
+    counts, news, corrected = list[int](), list[tuple[Source, list[Input]]](), set[str]()
     for source in (open_source(s, captions, store) for s in sources):
-        count, new = _listed(workspace, source)
+        count, new, told = _listed(workspace, source)
         counts.append(count)
         news.append((source, new))
+        corrected.update(told)
     fresh = [i for _, group in news for i in group]
     usable = [i for i in fresh if i.fault is None]
     scorers, reasons = configure(policy, weights.obtain(policy.scorer_values()))
@@ -78,7 +88,15 @@ def estimate(
     buckets = sorted({b for s in policy.stages for b in s.resolutions})
     seconds, written = _measured(pictures, options, buckets)
     rows = len(usable) + waiting
-    cpu = rows * seconds
+    cpu, shards = rows * seconds, rows * written
+    again = None
+    if workspace and workspace.batches() and not rows and not corrected:
+        again = _again(workspace, policy, scorers)
+        if again.encodes:
+            pictures = _pooled(workspace)
+            seconds, _ = _measured(pictures, {}, buckets)
+            cpu = again.encodes * seconds
+        shards = again.bytes
     return Estimate(
         inputs=sum(counts),
         new=len(fresh),
@@ -88,17 +106,55 @@ def estimate(
         to_score=rows,
         scorers=tuple(scorers),
         not_configured=tuple(f"{name}: {why}" for name, why in reasons.items()),
-        write_bytes=round(sum(i.size for i in usable) + _ADMITTED * rows * written),
+        write_bytes=round(sum(i.size for i in usable) + _ADMITTED * shards),
         cpu_seconds=round(cpu, 3),
         wall_seconds=round(cpu / workers, 3),
         measured=len(pictures),
-        notes=_unknown(workspace) if workspace and usable else (),
+        captions=len(corrected),
+        shard_files=again.files if again else None,
+        notes=(*_unknown(workspace, usable), *_changing(corrected)) if workspace else (),
     )
 
 
-def _unknown(workspace: Workspace) -> tuple[str, ...]:
+@dataclass(frozen=True)
+class _Again:
+    """Shard files that are written where everything is scored: their number, bytes, and rows that none holds yet."""
+
+    files: int
+    bytes: float
+    encodes: int
+
+
+def _again(workspace: Workspace, policy: Policy, scorers: Mapping[str, Scorer]) -> _Again:
+    """What is written of a pool that is scored; what is held out is as in the latest snapshot."""
+    latest = lens.latest_snapshot(workspace)
+    evaluation = workspace.path("snapshots", latest, "evaluation.json") if latest else None
+    held_out = HeldOut.from_record(read_json(evaluation)) if evaluation and evaluation.exists() else HeldOut()
+    judged = judge(workspace, policy, scorers, held_out)
+    with planned(workspace, judged.path("admitted")) as plan:
+        missing = [f for f in plan.files if f.path in plan.missing]
+        known = list(listed(workspace.path("shards")).values())
+        size = {bucket: _row_bytes([f for f in known if f.bucket == bucket] or known) for bucket in {f.bucket for f in missing}}
+        return _Again(len(missing), sum(f.rows * size[f.bucket] for f in missing), plan.encodes)
+
+
+def _row_bytes(files: Sequence[ShardFile]) -> float:
+    return sum(f.bytes for f in files) / max(1, sum(f.rows for f in files))
+
+
+def _changing(corrected: Collection[str]) -> tuple[str, ...]:
+    """What new captions change is known only when they are scored."""
+    if not corrected:
+        return ()
+    return (
+        f"captions of {len(corrected)} known inputs are new: scorers that read captions run again on their shards, and"
+        " shard files with these rows are written again",
+    )
+
+
+def _unknown(workspace: Workspace, usable: Sequence[Input]) -> tuple[str, ...]:
     """An erased picture at another address is known by its bytes alone."""
-    erased = len(erased_images(workspace))
+    erased = len(erased_images(workspace)) if usable else 0
     if not erased:
         return ()
     return (
@@ -107,13 +163,15 @@ def _unknown(workspace: Workspace) -> tuple[str, ...]:
     )
 
 
-def _listed(workspace: Workspace | None, source: Source) -> tuple[int, list[Input]]:
-    """(number of inputs, new inputs) of a source."""
+def _listed(workspace: Workspace | None, source: Source) -> tuple[int, list[Input], Collection[str]]:
+    """(number of inputs, new inputs, addresses of known ones with new captions) of a source."""
     if workspace is None:
         inputs = source.inputs()
-        return len(inputs), inputs
+        return len(inputs), inputs, ()
     with listing(source) as (path, count), compared(workspace, path, count) as found:
-        return count, [input_of(row) for batch in found.fresh_rows() for row in batch.to_pylist()]
+        told = corrections(workspace, found.told_otherwise(corrected_before(workspace)))
+        there = {row["source_uri"] for row in pool.rows_of(workspace, told, "task") if row["task"] == "t2i"}
+        return count, [input_of(row) for batch in found.fresh_rows() for row in batch.to_pylist()], there
 
 
 def _sample(sources: Sequence[tuple[Source, Sequence[Input]]]) -> list[tuple[bytes, str]]:
