@@ -134,7 +134,8 @@ def _again(workspace: Workspace, policy: Policy, scorers: Mapping[str, Scorer]) 
     with planned(workspace, judged.path("admitted")) as plan:
         missing = [f for f in plan.files if f.path in plan.missing]
         known = list(listed(workspace.path("shards")).values())
-        size = {bucket: _row_bytes([f for f in known if f.bucket == bucket] or known) for bucket in {f.bucket for f in missing}}
+        buckets = {f.bucket for f in missing}
+        size = {bucket: _row_bytes([f for f in known if f.bucket == bucket] or known) for bucket in buckets}
         return _Again(len(missing), sum(f.rows * size[f.bucket] for f in missing), plan.encodes)
 
 

@@ -1,7 +1,7 @@
 """The view `scores`: the score tables of all batches, each with the scores that only other tables of its batch have.
 
-A table holds what one policy reads. The latest snapshot's is the first of its batch; those of other policies, and of what
-was asked with them, add the scorers that it lacks.
+A table holds what one policy reads. The latest snapshot's is the first of its batch; those of other policies that
+curated, or were asked about, add the scorers that it lacks.
 """
 
 from __future__ import annotations
