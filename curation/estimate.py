@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -71,7 +72,10 @@ def estimate(
     *,
     workers: int = 2,
 ) -> Estimate:
-    """Estimate without writing anything. workspace: None before there is one. Errors: `UsageError` as `ingest`."""
+    """Estimate; only score tables, a cache, are written. workspace: None before there is one.
+
+    Errors: `UsageError` as `ingest`.
+    """
     store = Store(workspace) if workspace else None
     counts, news, corrected = list[int](), list[tuple[Source, list[Input]]](), set[str]()
     for source in (open_source(s, captions, store) for s in sources):
@@ -89,14 +93,16 @@ def estimate(
     seconds, written = _measured(pictures, options, buckets)
     rows = len(usable) + waiting
     cpu, shards = rows * seconds, rows * written
-    again = None
+    again, unseen = None, list[str]()
     if workspace and workspace.batches() and not rows and not corrected:
         again = _again(workspace, policy, scorers)
-        if again.encodes:
+        if again is None:
+            unseen.append("the workspace is read-only: how many shard files this policy writes cannot be told")
+        if again and again.encodes:
             pictures = _pooled(workspace)
             seconds, _ = _measured(pictures, {}, buckets)
             cpu = again.encodes * seconds
-        shards = again.bytes
+        shards = again.bytes if again else 0.0
     return Estimate(
         inputs=sum(counts),
         new=len(fresh),
@@ -112,7 +118,7 @@ def estimate(
         measured=len(pictures),
         captions=len(corrected),
         shard_files=again.files if again else None,
-        notes=(*_unknown(workspace, usable), *_changing(corrected)) if workspace else (),
+        notes=(*_unknown(workspace, usable), *_changing(corrected), *unseen) if workspace else (),
     )
 
 
@@ -125,12 +131,20 @@ class _Again:
     encodes: int
 
 
-def _again(workspace: Workspace, policy: Policy, scorers: Mapping[str, Scorer]) -> _Again:
-    """What is written of a pool that is scored; what is held out is as in the latest snapshot."""
+def _again(workspace: Workspace, policy: Policy, scorers: Mapping[str, Scorer]) -> _Again | None:
+    """What is written of a pool that is scored; what is held out is as in the latest snapshot.
+
+    None in a read-only workspace that lacks a table of this policy.
+    """
     latest = lens.latest_snapshot(workspace)
     evaluation = workspace.path("snapshots", latest, "evaluation.json") if latest else None
     held_out = HeldOut.from_record(read_json(evaluation)) if evaluation and evaluation.exists() else HeldOut()
-    judged = judge(workspace, policy, scorers, held_out)
+    try:
+        judged = judge(workspace, policy, scorers, held_out)
+    except OSError as error:
+        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+        return None
     with planned(workspace, judged.path("admitted")) as plan:
         missing = [f for f in plan.files if f.path in plan.missing]
         known = list(listed(workspace.path("shards")).values())
