@@ -17,6 +17,7 @@ from curation.decide.judging import HeldOut, Look
 from curation.policy.policy import Policy
 from curation.scorers import Unavailable, is_configured, load, scoring
 from curation.scorers.stored import mark_unusable
+from curation.scorers.table import missing_tables, tables
 from curation.shards import writer as shards
 from curation.shards.plan import Plan, planned
 from curation.shards.rows import Faults
@@ -34,7 +35,7 @@ __all__ = ["Curated", "curate", "explain", "funnel"]
 
 ALWAYS = ("header", "pixels", "text")  # cheap, and needed by deduplication, decontamination and analysts
 FEW = 16_384  # new pictures up to which local processes take the place of Ray, whose processes cost as much as 500
-_FORMAT = 5  # raised when equal inputs would give other decisions or other shard bytes
+_FORMAT = 6  # raised when equal inputs would give other decisions or other shard bytes
 
 Progress = Callable[[int, int, str], None]
 
@@ -132,6 +133,9 @@ def curate(
         with scored(workspace, policy, progress=progress, workers=workers):
             judged, manifest = _sharded(workspace, snapshot, policy, scorers, withheld, progress, workers, step)
         _commit(workspace, snapshot, policy, withheld, judged, manifest, versions, reasons, uncaptioned)
+    elif missing_tables(workspace, scorers):  # someone removed them, as they may
+        with scored(workspace, policy, progress=progress, workers=workers):
+            tables(workspace, scorers)
     return _read(workspace, record)
 
 

@@ -83,7 +83,7 @@ def _coverage(workspace: Workspace, snapshot: str, stage: str, changed: int) -> 
     rule = _balance(workspace, snapshot, stage)
     per, recipe = (rule.per if rule and rule.per else CATEGORY), _recipe(workspace)
     folder, weights = path.parent, manifest.weights if stage in manifest.balanced else None
-    with closing(connect(workspace, ("scores",))) as con:
+    with closing(connect(workspace, ("scores", "decisions"))) as con:
         counted = _counted(con, str(folder), files, per)
         kinds, read = _kinds(con, str(folder), files)
     return Coverage(
@@ -159,7 +159,10 @@ def _counted(con: duckdb.DuckDBPyConnection, folder: str, files: Sequence[ShardF
         return []
     known = {r["column_name"] for r in rows(con, "DESCRIBE scores")}
     group = f'any_value("{per}")' if per in known else "NULL::VARCHAR"
-    con.execute(f"CREATE TEMP TABLE grouped AS SELECT sample_id, {group} AS name FROM scores GROUP BY sample_id")
+    con.execute(  # the row that is trained on: its duplicate in another source may have another caption, and group
+        f"""CREATE TEMP TABLE grouped AS SELECT sample_id, {group} AS name
+        FROM scores SEMI JOIN (FROM decisions WHERE outcome = 'admitted') USING (sample_id, source_uri) GROUP BY 1"""
+    )
     by_bucket: dict[int, list[str]] = {}
     for f in files:
         by_bucket.setdefault(f.bucket, []).append(f"{folder}/{f.path}")

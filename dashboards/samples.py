@@ -89,8 +89,8 @@ def list_samples(
     listed = rows(con, page, [*given, limit, offset])
     ids = [r["sample_id"] for r in listed]
     captions, tags = _captions(con, ids), tags_of(con, ids)
-    more = {i: {"caption": captions.get(i) or "", "tags": tags.get(i, [])} for i in ids}
-    return total, [r | more[r["sample_id"]] for r in listed]
+    texts = [captions.get((r["sample_id"], r["source_uri"])) or "" for r in listed]
+    return total, [r | {"caption": t, "tags": tags.get(r["sample_id"], [])} for r, t in zip(listed, texts)]
 
 
 def choose(con: duckdb.DuckDBPyConnection, wanted: SampleFilter) -> tuple[str, list[Any]]:
@@ -143,11 +143,12 @@ def _choose_by_score(con: duckdb.DuckDBPyConnection, wanted: SampleFilter) -> No
     )
 
 
-def _captions(con: duckdb.DuckDBPyConnection, ids: Sequence[str]) -> Mapping[str, str]:
+def _captions(con: duckdb.DuckDBPyConnection, ids: Sequence[str]) -> Mapping[tuple[str, str], str]:
+    """By (sample id, address): the same picture may have another caption in another source."""
     if not ids:
         return {}
-    select = "SELECT sample_id, any_value(caption) FROM samples WHERE sample_id IN (SELECT unnest(?)) GROUP BY 1"
-    return dict(con.execute(select, [list(ids)]).fetchall())
+    select = "SELECT sample_id, source_uri, caption FROM samples WHERE sample_id IN (SELECT unnest(?))"
+    return {(i, uri): caption for i, uri, caption in con.execute(select, [list(ids)]).fetchall()}
 
 
 def facets(con: duckdb.DuckDBPyConnection) -> dict[str, list[Row]]:

@@ -7,13 +7,13 @@ most often, so the number of comparisons per picture is bounded.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 
-from curation.decide.dedup import places_in_runs
+from curation.decide.dedup import mixed, places_in_runs
 from curation.decide.hamming import HASH_BITS, Arrangement
 from flywheel.core.scratch import Scratch
 
@@ -42,6 +42,42 @@ def candidates(hashes: np.ndarray, pictures: np.ndarray, groups: np.ndarray, *, 
                 counted.add(first, second)
         pairs += [_most_met(codes) for codes in counted.parts()]
     return np.unique(np.sort(np.concatenate(pairs), axis=1), axis=0)
+
+
+def leaders(
+    hashes: np.ndarray,
+    pictures: np.ndarray,
+    groups: np.ndarray,
+    sketches: Callable[[np.ndarray], np.ndarray],
+    *,
+    since: int = 0,
+    twins: np.ndarray | None = None,
+) -> np.ndarray:
+    """The first picture that is the same as each one: int64 [pictures]; itself where none is, or without landmarks.
+
+    Equal pictures stand side by side wherever landmarks are lined up: together they would keep others from meeting.
+    hashes, pictures, groups, since: as in `candidates`. sketches: digests, uint64 [N], of pictures, int64 [N].
+    twins: int64 [T, 2], pictures below `since` that another one equals, and that one, if they are known.
+    """
+    leader = np.arange(len(groups))
+    if twins is not None:
+        leader[twins[:, 0]] = twins[:, 1]
+    if not len(pictures):
+        return leader
+    starts = np.flatnonzero(np.diff(pictures, prepend=-1))
+    here, keys = pictures[starts], np.add.reduceat(mixed(hashes), starts)
+    first = leader[here] == here
+    here, keys = here[first], keys[first]
+    _, key, counts = np.unique(keys, return_inverse=True, return_counts=True)
+    last = np.zeros(len(counts), np.int64)
+    np.maximum.at(last, key, here)
+    shared = (counts[key] > 1) & (last[key] >= since)
+    here, key = here[shared], key[shared]
+    signature = np.stack([groups[here].astype(np.uint64), key.astype(np.uint64), sketches(here)], axis=1)
+    order = np.lexsort((here, *signature.T))
+    begins = (np.diff(signature[order], axis=0, prepend=~signature[order[:1]]) != 0).any(axis=1)
+    leader[here[order]] = here[order][np.maximum.accumulate(np.where(begins, np.arange(len(order)), 0))]
+    return leader
 
 
 def _meetings(hashes: np.ndarray, pictures: np.ndarray, since: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curation.decide.compare import Rows, agreements, files_of, other_texts
-from curation.decide.copies import candidates
+from curation.decide.copies import candidates, leaders
 from curation.decide.dedup import Related, nearest, preference, related
 from curation.decide.judging import Judging
 from curation.decide.semantic import similar
@@ -29,7 +29,7 @@ from flywheel.core.storage import read_table, readable
 
 _PARTNERS = 16  # near rows at most with which each is compared in detail: the nearest
 _BATCH = 1 << 16  # rows that are read at a time
-_FORMAT = 8  # raised when the same tables would give another file
+_FORMAT = 9  # raised when the same tables would give another file
 
 
 @dataclass(frozen=True)
@@ -174,11 +174,18 @@ def _by_landmarks(judging: Judging, filter_: Filter) -> _Search:
         if rows.references:  # of a mirrored pair, the references would have to be mirrored too
             return _nothing(filter_)
         hashes, owners = compared.landmarks(rows.numbers)
-        near = candidates(hashes, owners, rows.groups, since=rows.since)
+
+        def sketches(places: np.ndarray) -> np.ndarray:
+            return compared.digests(rows.numbers[places])
+
+        leader = leaders(hashes, owners, rows.groups, sketches, since=rows.since, twins=rows.twins)
+        alone = leader[owners] == owners
+        near = candidates(hashes[alone], owners[alone], rows.groups, since=rows.since)
         shares, differ = agreements(compared, rows.numbers[near], by_landmarks=True)
         kept = ~differ & (shares >= (filter_.agreement or 0.0))
-        rows_ = np.unique(near[kept])
-        return Related(rows_, rows_, near[kept], shares[kept])
+        equal = np.flatnonzero(leader != np.arange(len(leader)))
+        found = np.unique(np.concatenate([equal, leader[equal], near[kept].ravel()]))
+        return Related(found, leader[found], near[kept], shares[kept])
 
     return search
 

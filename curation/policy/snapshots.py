@@ -8,6 +8,7 @@ from typing import Any
 from curation.policy import sql
 from curation.policy.policy import Policy
 from curation.policy.what_if import EXAMPLES, changes
+from curation.run import ALWAYS
 from flywheel.core import hashes
 from flywheel.core.errors import UsageError
 from flywheel.core.files import read_json
@@ -70,6 +71,14 @@ def policy_of(workspace: Workspace, snapshot: str) -> Policy | None:
     return _pinned(workspace, snapshot) if workspace.path("snapshots", snapshot, "policy.json").exists() else None
 
 
+def scorers_of(workspace: Workspace, snapshot: str) -> list[tuple[str, str]]:
+    """(name, full version) of the scorers that a snapshot was made with, in the order of its policy."""
+    policy = policy_of(workspace, snapshot)
+    versions: dict[str, str] = read_json(workspace.snapshot(snapshot)).get("scorers", {})
+    names = dict.fromkeys((*ALWAYS, *policy.scorer_names())) if policy else versions
+    return [(name, versions[name]) for name in names if name in versions]
+
+
 def _pinned(workspace: Workspace, snapshot: str) -> Policy:
     return Policy.from_record(read_json(workspace.path("snapshots", snapshot, "policy.json")))
 
@@ -88,19 +97,24 @@ def _differing(key: str, before: dict[str, Any], after: dict[str, Any]) -> list[
 def _moved(workspace: Workspace, before: str, after: str, examples: int) -> list[dict[str, Any]]:
     """Inputs grouped by old and new outcome, largest group first; only those that moved."""
 
-    def ends(snapshot: str) -> str:
-        tables = (workspace.snapshot(snapshot, name) for name in ("decisions", "quarantine"))
-        decisions, quarantine = (read_parquet([str(path)]) for path in tables)
-        return f"""SELECT source_uri, any_value(sample_id) AS sample_id, min("end") AS "end" FROM (
+    def rows(snapshot: str, name: str) -> str:
+        return read_parquet([str(workspace.snapshot(snapshot, name))])
+
+    def ends(snapshot: str, other: str) -> str:
+        """One row per (address, sample id); of a quarantined input, the id that only the other snapshot has, if any."""
+        decisions, others = rows(snapshot, "decisions"), rows(other, "decisions")
+        return f"""SELECT source_uri, coalesce(sample_id, '') AS id, min("end") AS "end" FROM (
                 SELECT source_uri, sample_id, coalesce(filter, outcome) AS "end" FROM {decisions}
-                UNION ALL SELECT source_uri, NULL, 'quarantined' FROM {quarantine}) GROUP BY 1"""
+                UNION ALL SELECT source_uri, sample_id, 'quarantined' FROM {rows(snapshot, "quarantine")} LEFT JOIN (
+                    SELECT source_uri, min(sample_id) AS sample_id FROM {others} ANTI JOIN (FROM {decisions})
+                    USING (source_uri, sample_id) GROUP BY 1) USING (source_uri)) GROUP BY 1, 2"""
 
     with sql.connect(workspace) as con:
         moved = con.sql(
             f"""SELECT coalesce(a."end", 'not there') AS before, coalesce(b."end", 'not there') AS after,
                    count(*) AS samples,
-                   list(coalesce(b.sample_id, a.sample_id, source_uri) ORDER BY source_uri)[:{examples}] AS examples
-            FROM ({ends(before)}) a FULL JOIN ({ends(after)}) b USING (source_uri)
+                   list(coalesce(nullif(id, ''), source_uri) ORDER BY source_uri, id)[:{examples}] AS examples
+            FROM ({ends(before, after)}) a FULL JOIN ({ends(after, before)}) b USING (source_uri, id)
             WHERE a."end" IS DISTINCT FROM b."end" GROUP BY 1, 2 ORDER BY samples DESC, 1, 2"""
         )
         return moved.to_arrow_table().to_pylist()

@@ -100,26 +100,6 @@ def what_if(workspace: Workspace, base: Basis, changed: Policy, *, examples: int
     }
 
 
-def written(workspace: Workspace, base: Basis | None, changed: Policy) -> dict[int, tuple[int, int]]:
-    """Bucket → (rows that `changed` admits there and `base` does not, all that it admits there), where the rows differ.
-
-    Errors: `UsageError` when scores are missing.
-    """
-    held_out = base.held_out if base else HeldOut()
-    new = verdicts(workspace, changed, configure(changed)[0], held_out)
-    old = verdicts(workspace, base.policy, configure(base.policy)[0], held_out) if base else None
-    cells = _cells(changed, *([base.policy] if base else []))
-    found = {}
-    for bucket in sorted({b for _, b in _cells(changed)}):
-        here = [sql.cell(stage, b) for stage, b in cells if b == bucket]
-        after, before = (
-            np.any([_passed(v, c) for c in here], axis=0) if v else np.zeros(new.rows, bool) for v in (new, old)
-        )
-        if (after != before).any():
-            found[bucket] = int((after & ~before).sum()), int(after.sum())
-    return found
-
-
 def changes(a: Policy, b: Policy) -> list[dict[str, Any]]:
     """Every setting that differs between two policies: path, value in `a`, value in `b` (None: absent), in order."""
     left, right = _settings(a), _settings(b)
@@ -160,12 +140,13 @@ def _options(filter_: Filter) -> str:
 def _settings(policy: Policy) -> dict[str, Any]:
     """Dotted path → value of everything that affects a decision, including the order of filters in a stage."""
     out: dict[str, Any] = {}
-    for stage in policy.record()["stages"]:
-        at = stage["name"]
-        out[f"{at}.resolutions"], out[f"{at}.enters"] = stage["resolutions"], stage["enters"]
-        out[f"{at}.order"] = [f["name"] for f in stage["filters"]]
-        for f in stage["filters"]:
-            out |= {f"{at}.{f['name']}.{k}": v for k, v in f.items() if k != "name" and v not in (None, [], 0)}
+    for stage, record in zip(policy.stages, policy.record()["stages"]):
+        at = stage.name
+        out[f"{at}.resolutions"], out[f"{at}.enters"] = record["resolutions"], record["enters"]
+        out[f"{at}.order"] = [f.name for f in stage.filters]
+        for f, values in zip(stage.filters, record["filters"]):
+            said = {k: v for k, v in values.items() if v not in (None, [], 0) or (v == 0 and k in f.bounds)}
+            out |= {f"{at}.{f.name}.{k}": v for k, v in said.items() if k != "name"}
     out["evaluation.prompt_similarity"] = policy.prompt_similarity
     for name, options in policy.record()["scorers"].items():
         out |= {f"scorers.{name}.{k}": v for k, v in options.items()}

@@ -20,6 +20,7 @@ from curation.captioning import written
 from curation.policy import sql
 from curation.scorers.stored import score_path
 from curation.sources import pool
+from flywheel.core import hashes
 from flywheel.core.errors import UsageError
 from flywheel.core.files import digest, replacing
 from flywheel.core.schema import POOL, RIGHTS, column
@@ -44,8 +45,7 @@ def tables(workspace: Workspace, scorers: Mapping[str, Scorer]) -> list[Path]:
 
     Errors: `UsageError` where a score file is missing.
     """
-    manifests = {batch: pool.manifest(batch) for batch in workspace.batches()}
-    paths = {b: table_path(workspace, b.name, m, scorers) for b, m in manifests.items() if any(_rows(m))}
+    paths = _paths(workspace, scorers)
     missing = {batch for batch, path in paths.items() if not path.exists()}
     packs = pool.packs(workspace) if missing else []
     for batch in sorted(missing):
@@ -55,10 +55,49 @@ def tables(workspace: Workspace, scorers: Mapping[str, Scorer]) -> list[Path]:
     return list(paths.values())
 
 
+def missing_tables(workspace: Workspace, scorers: Mapping[str, Scorer]) -> list[Path]:
+    """Those of `tables` that are not there."""
+    return [path for path in _paths(workspace, scorers).values() if not path.exists()]
+
+
+def _paths(workspace: Workspace, scorers: Mapping[str, Scorer]) -> dict[Path, Path]:
+    manifests = {batch: pool.manifest(batch) for batch in workspace.batches()}
+    return {b: table_path(workspace, b.name, m, scorers) for b, m in manifests.items() if any(_rows(m))}
+
+
 def table_path(workspace: Workspace, batch: str, manifest: Mapping[str, Any], scorers: Mapping[str, Scorer]) -> Path:
     """Path of the table of a batch with this manifest."""
-    versions = [(s.name, full_version(s)) for s in scorers.values()]
-    texts = [written.text_key(paths) for paths in written.sidecars(workspace, batch).values()]
+    sidecars = written.sidecars(workspace, batch).values()
+    return _path(workspace, batch, manifest, [(s.name, full_version(s)) for s in scorers.values()], sidecars)
+
+
+def written_tables(workspace: Workspace, versions: Sequence[tuple[str, str]]) -> list[list[Path]]:
+    """The tables that each batch has, oldest batch first: that of these scorers, then the others, newest first.
+
+    versions: (name, full version) of scorers, in the order of their policy.
+    """
+    folder, of = workspace.path("tables"), dict[str, list[Path]]()
+    for path in reversed(hashes.written(folder, folder.glob("*@*.parquet"))):
+        of.setdefault(path.name.partition("@")[0], []).append(path)
+    sidecars = dict[str, list[Sequence[Path]]]()
+    for key, paths in written.sidecars(workspace).items():
+        sidecars.setdefault(key.rpartition("-")[0], []).append(paths)
+    found = []
+    for batch in workspace.batches():
+        if there := of.get(batch.name):
+            first = _path(workspace, batch.name, pool.manifest(batch), versions, sidecars.get(batch.name, ()))
+            found.append(sorted(there, key=lambda path: path != first))
+    return found
+
+
+def _path(
+    workspace: Workspace,
+    batch: str,
+    manifest: Mapping[str, Any],
+    versions: Sequence[tuple[str, str]],
+    sidecars: Iterable[Sequence[Path]],
+) -> Path:
+    texts = [written.text_key(paths) for paths in sidecars]
     key = digest(_FORMAT, [(s["path"], s["sha256"]) for s in manifest["shards"]], versions, texts)[:16]
     return workspace.path("tables", f"{batch}@{key}.parquet")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import threading
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.parquet as pq
 
 from flywheel.cases import fold
-from flywheel.catalog import views
-from flywheel.core import hashes, lens
+from flywheel.catalog import scores, views
+from flywheel.core import lens
 from flywheel.core.errors import UsageError
 from flywheel.core.exports import TABLES, remember
 from flywheel.core.files import read_json, replacing
@@ -235,8 +235,6 @@ def _files(workspace: Workspace, name: str) -> list[str]:
         return [str(p) for folder in workspace.remedies() if (p := folder / "generated.parquet").exists()]
     if name == "all_decisions":
         return [str(p) for r in workspace.snapshots() if (p := workspace.snapshot(r.stem, "decisions")).exists()]
-    if name == "scores":
-        return _newest_tables(workspace)
     current = latest_snapshot(workspace)
     if name == "shard_rows":
         if current is None or not (manifest := workspace.shard_manifest(current)).exists():
@@ -252,15 +250,6 @@ def _files(workspace: Workspace, name: str) -> list[str]:
         return known
     path = workspace.snapshot(current, name)
     return [str(path), *known] if path.exists() else known
-
-
-def _newest_tables(workspace: Workspace) -> list[str]:
-    """The score table of each batch that was written last; tables of other policies and versions may lie beside it."""
-    newest: dict[str, Path] = {}
-    folder = workspace.path("tables")
-    for path in hashes.written(folder, folder.glob("*@*.parquet")):
-        newest[path.name.partition("@")[0]] = path
-    return [str(newest[batch.name]) for batch in workspace.batches() if batch.name in newest]
 
 
 def _select(workspace: Workspace, name: str, schema: pa.Schema) -> tuple[str, list[str]]:
@@ -279,13 +268,13 @@ def _select(workspace: Workspace, name: str, schema: pa.Schema) -> tuple[str, li
         return _SNAPSHOTS.replace("<events>", events), files
     if name in LEDGERS:
         return lens.ledger(workspace, name)
+    if name == "scores":
+        return scores.select(workspace, schema)
     files = _files(workspace, name)
     if name == "all_decisions":
         return _decisions(files), files
-    if name == "scores" and files:
-        return _scores(schema, files), files
     if name == "shard_rows" and files:  # shards of earlier versions have fewer columns
-        return _present(schema, files, pq.read_schema(readable(files[0])).names), files
+        return lens.select_present(schema, files, pq.read_schema(readable(files[0])).names), files
     return lens.select(schema, files), files
 
 
@@ -311,18 +300,3 @@ def _decisions(files: Sequence[str]) -> str:
     columns = ", ".join(f'"{f.name}"' for f in schema if f.name != "snapshot")
     source = read_parquet(files, filename="true", union_by_name="true")
     return f"SELECT parse_path(filename)[-2] AS snapshot, {columns} FROM {source}"
-
-
-def _present(schema: pa.Schema, files: Sequence[str], there: Collection[str]) -> str:
-    """The columns of the schema that the files have, with null for the others."""
-    null = {f.name: f"NULL::{lens.duck(f.type)} AS" for f in schema if f.name not in there}
-    columns = ", ".join(f'{null.get(f.name, "")} "{f.name}"' for f in schema)
-    return f"SELECT {columns} FROM {read_parquet(files, union_by_name='true')}"
-
-
-def _scores(schema: pa.Schema, files: Sequence[str]) -> str:
-    """The scores in the files; those of plug-in scorers follow the built-in ones."""
-    there = dict.fromkeys(name for file in files for name in pq.read_schema(readable(file)).names)
-    hidden = {*schema.names, "text.normalized", "pixels.thumbnail"}
-    more = "".join(f', "{name}"' for name in there if "." in name and name not in hidden)
-    return _present(schema, files, there).replace(" FROM ", f"{more} FROM ", 1)

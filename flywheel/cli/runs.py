@@ -166,13 +166,16 @@ def print_estimate(
         return
     out(f"read: {found.new} new of {found.inputs} inputs, {found.read_bytes:,} bytes; {found.refused} cannot be used")
     out(f"score: {found.to_score} pictures by {', '.join(found.scorers)}")
-    out(f"write: at most {found.write_bytes:,} bytes of pool and shards")
+    if found.shard_files is None:
+        out(f"write: at most {found.write_bytes:,} bytes of pool and shards, for new rows")
+    else:
+        out(f"write: {found.shard_files} shard files, about {found.write_bytes:,} bytes")
     money = "" if cost is None else f", {cost:.2f} at {price:g} a core-hour"
     spent = f"{duration(found.cpu_seconds)} of CPU, {duration(found.wall_seconds)} on {workers} workers{money}"
     out(
         f"about {spent} beside the start of the workers (measured on {found.measured} pictures)"
         if found.measured
-        else "nothing to compute"
+        else "no picture to score or encode"
     )
     for line in found.notes:
         say(line)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,6 +46,13 @@ def select(schema: pa.Schema, files: Sequence[str]) -> str:
         return f"SELECT {columns} FROM {read_parquet(files, union_by_name='true')}"
     typed = ", ".join(f'NULL::{duck(field.type)} AS "{field.name}"' for field in schema)
     return f"SELECT {typed} WHERE false"
+
+
+def select_present(schema: pa.Schema, files: Sequence[str], there: Collection[str]) -> str:
+    """The SELECT of a schema's columns that the files have (`there`), with null for the others."""
+    null = {f.name: f"NULL::{duck(f.type)} AS" for f in schema if f.name not in there}
+    columns = ", ".join(f'{null.get(f.name, "")} "{f.name}"' for f in schema)
+    return f"SELECT {columns} FROM {read_parquet(files, union_by_name='true')}"
 
 
 def duck(kind: pa.DataType) -> str:

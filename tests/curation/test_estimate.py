@@ -47,9 +47,33 @@ def test_only_what_is_new_or_not_scored_yet_counts(tmp_path: Path) -> None:
     found = estimate(workspace, [source], None, rule)
     assert (found.new, found.to_score, found.read_bytes) == (0, 4, 0) and found.measured == 4
     one_stage.scored(workspace, rule)
+    ready = estimate(workspace, [source], None, rule)
+    assert (ready.to_score, ready.shard_files, ready.measured) == (0, 1, 4) and ready.cpu_seconds > 0
+    curate(workspace, rule)
     done = estimate(workspace, [source], None, rule)
-    assert done.to_score == 0 and done.write_bytes > 0  # scored, and in no shard yet
+    assert (done.to_score, done.cpu_seconds, done.write_bytes, done.shard_files) == (0, 0, 0, 0)
     assert before.items() <= tree(workspace.root).items()
+
+
+def test_what_another_policy_or_caption_writes_of_a_known_pool_is_said(tmp_path: Path, ray_session: None) -> None:
+    source, workspace = folder(tmp_path / "src", 4), Workspace(tmp_path / "w")
+    wide = one_stage.policy(tmp_path, RULE)
+    strict = one_stage.policy(tmp_path, '[S1.filters.caption]\nscore = "text.token_length"\nmax = 1\n')
+    ingest(workspace, source)
+    curate(workspace, strict)
+    found = estimate(workspace, [source], None, wide)
+    before = set(workspace.path("shards").rglob("*.parquet"))
+    curate(workspace, wide)
+    written = set(workspace.path("shards").rglob("*.parquet")) - before
+    assert (found.to_score, found.shard_files) == (0, len(written)) and written
+    assert found.write_bytes == pytest.approx(sum(p.stat().st_size for p in written), rel=0.5)
+    assert estimate(workspace, [source], None, strict).shard_files == 0  # led back: all files are there
+    lines = '{"file": "00.png", "caption": "another"}\n{"file": "empty.png", "caption": "unreadable"}\n'
+    (source / "captions.jsonl").write_text(lines)
+    told = estimate(workspace, [source], None, wide)
+    assert (told.captions, told.shard_files) == (1, None) and "captions of 1 known inputs" in told.notes[0]
+    assert ingest(workspace, source).captions == 1
+    assert estimate(workspace, [source], None, wide).captions == 0
 
 
 def test_it_says_that_erased_pictures_are_recognised_only_when_they_are_read(tmp_path: Path) -> None:

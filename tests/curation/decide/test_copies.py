@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from curation.decide import copies
-from curation.decide.copies import PARTNERS, candidates
+from curation.decide.copies import PARTNERS, candidates, leaders
 from tests.curation.copied import COPIES, again, scene, sketch
 
 
@@ -60,6 +60,25 @@ def test_a_copy_is_found_in_a_crowd() -> None:
     pairs = candidates(hashes.ravel(), np.repeat(np.arange(2000), 32), np.zeros(2000, np.int64))
     found = {(a, b) for a, b in pairs.tolist()}
     assert all((n, 1999 - n) in found for n in range(1000)) and len(pairs) <= PARTNERS * 2000
+
+
+def test_the_first_of_equal_pictures_leads_them() -> None:
+    """Of pictures with the same landmarks and sketch, in one group; also where only the new ones are compared."""
+    rng = np.random.default_rng(0)
+    one, two = rng.integers(0, 2**64, (2, 5), dtype=np.uint64)
+    none = one[:0]
+    hashes, owners = _joined([none, one, two, one, none, one, one, two])
+    sketches, groups = np.array([0, 1, 2, 1, 0, 9, 1, 2], np.uint64), np.array([0, 0, 0, 0, 0, 0, 1, 0])
+
+    def read(places: np.ndarray) -> np.ndarray:
+        assert 0 not in places and 4 not in places
+        return sketches[places]
+
+    whole = leaders(hashes, owners, groups, read)
+    assert whole.tolist() == [0, 1, 2, 1, 4, 5, 6, 2]
+    known = np.array([[3, 1]])
+    assert leaders(hashes, owners, groups, read, since=6, twins=known).tolist() == whole.tolist()
+    assert leaders(none, np.empty(0, np.int64), groups, read).tolist() == list(range(8))
 
 
 def test_many_meetings_are_counted_on_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:

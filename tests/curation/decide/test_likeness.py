@@ -139,6 +139,24 @@ def test_copies_are_found_and_slides_of_one_template_stay(tmp_path: Path, monkey
         assert judged(workspace, by_copy) == ended
 
 
+@pytest.mark.parametrize("nights", [("first", "again", "copies"), ("copies", "again", "first"), ("",)])
+def test_pictures_that_are_there_many_times_hide_no_copies(tmp_path: Path, nights: tuple[str, ...]) -> None:
+    """The same files in many folders, whatever order they come in: of each picture and its copy, one stays."""
+    scenes = {n: scene(n) for n in range(4)}
+    originals = {f"{n}.png": encoded(image) for n, image in scenes.items()}
+    mirrored = {f"{n}-copy.jpg": encoded(COPIES["turned"](image), "JPEG", quality=60) for n, image in scenes.items()}
+    folders = {"first": originals} | {f"again/{k}": originals | mirrored for k in range(9)} | {"copies": mirrored}
+    for folder, files in folders.items():
+        write_folder(tmp_path / "src" / folder, files)
+    workspace, by_copy = Workspace(tmp_path / "w"), policy(tmp_path, BY_COPY)
+    for night in nights:
+        ingest(workspace, tmp_path / "src" / night)
+        ended = judge(scored(workspace, by_copy), by_copy, configure(by_copy)[0]).read("decisions").to_pylist()
+    stayed = sorted(Path(r["source_uri"]).name for r in ended if r["filter"] is None)
+    assert [name[0] for name in stayed] == ["0", "1", "2", "3"]
+    assert len(ended) == sum(map(len, folders.values()))
+
+
 def test_slides_that_are_read_alike_are_one(tmp_path: Path) -> None:
     """Without quotes in captions, pixels decide; the same slide saved again is a duplicate."""
     first, other = slide(["Next review is on Monday"]), slide(["Next review is on Friday"])

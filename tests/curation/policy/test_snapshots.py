@@ -7,14 +7,15 @@ import os
 from pathlib import Path
 from types import SimpleNamespace
 
+import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
-from curation.policy.snapshots import diff, find, listed
+from curation.policy.snapshots import _moved, diff, find, listed
 from curation.run import curate
 from flywheel.cli.main import app
 from flywheel.core.errors import UsageError
-from flywheel.core.files import write_json
+from flywheel.core.files import write_json, write_parquet
 from flywheel.core.ledger import Ledger
 from flywheel.core.workspace import Workspace
 from tests.curation.balanced import policy
@@ -50,6 +51,23 @@ def test_the_difference_of_snapshots(pictured: SimpleNamespace) -> None:
         diff(workspace, "zz", b.snapshot)
     with pytest.raises(UsageError, match="no snapshot begins with ''"):
         find(workspace, "")
+
+
+def test_rows_of_one_address_and_quarantined_ones_move_on_their_own(tmp_path: Path) -> None:
+    """Two edits of one picture, and an input that could not be read in one of the snapshots."""
+    workspace = Workspace(tmp_path / "w")
+    ends = {"before": [("e", "1", None), ("e", "2", "size"), ("u", "4", None)],
+            "after": [("e", "1", None), ("e", "2", None), ("q", "3", None)]}  # fmt: skip
+    for snapshot, rows in ends.items():
+        columns = ["source_uri", "sample_id", "filter", "outcome"]
+        table = pa.table([*map(list, zip(*rows)), ["dropped" if f else "admitted" for _, _, f in rows]], columns)
+        table = table.set_column(2, "filter", table["filter"].cast(pa.string()))
+        write_parquet(workspace.snapshot(snapshot, "decisions"), table)
+        unread = {"source_uri": ["q" if snapshot == "before" else "u"], "reason": ["cut short"]}
+        write_parquet(workspace.snapshot(snapshot, "quarantine"), pa.table(unread))
+    moved = [(r["before"], r["after"], r["examples"]) for r in _moved(workspace, "before", "after", 5)]
+    expected = [("admitted", "quarantined", "4"), ("quarantined", "admitted", "3"), ("size", "admitted", "2")]
+    assert moved == [(before, after, [example]) for before, after, example in expected]
 
 
 def test_snapshots_are_listed_as_the_ledger_has_them_first(tmp_path: Path) -> None:

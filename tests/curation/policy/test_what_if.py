@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from curation.policy.reader import load_policy
-from curation.policy.what_if import basis, changes, lines, parse_settings, what_if, with_settings, written
+from curation.policy.what_if import basis, changes, lines, parse_settings, what_if, with_settings
 from curation.run import curate, funnel
 from curation.sources.ingest import ingest
 from flywheel.core.errors import UsageError
@@ -110,6 +110,9 @@ def test_the_difference_of_policies(tmp_path: Path) -> None:
     assert changes(demo, demo.replace("S4.compression.min", 80)) == [
         {"line": "S4.compression.min", "before": 70, "after": 80}
     ]
+    zero = demo.replace("S4.compression.min", 0)  # a threshold of 0 is one
+    assert changes(zero, demo) == [{"line": "S4.compression.min", "before": 0, "after": 70}]
+    assert [r["line"] for r in changes(demo, zero)] == ["S4.compression.min"]
     path = tmp_path / "mine.toml"
     size = '[S1.filters.size]\nscore = "header.short_edge"\nmin = 9\n'
     path.write_text(f'[S1]\nresolutions = [64]\nenters = ["t2i"]\n{size}')
@@ -119,10 +122,3 @@ def test_the_difference_of_policies(tmp_path: Path) -> None:
     assert [(r["stage"], r["filter"], r["reads"], r["min"]) for r in lines(load_policy(path))] == [
         ("S1", "size", "header.short_edge", 9)
     ]
-
-
-def test_what_a_policy_writes_is_what_differs_by_bucket(scored: SimpleNamespace) -> None:
-    base = basis(scored.workspace, scored.result.snapshot)
-    assert written(scored.workspace, base, base.policy) == {}
-    whole = written(scored.workspace, None, base.policy)
-    assert whole and all(entering == rows for entering, rows in whole.values())
