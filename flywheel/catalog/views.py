@@ -64,7 +64,7 @@ BULK: dict[str, tuple[str, pa.Schema]] = {
         ),
     ),
     "scores": (
-        "every score of each row of the pool, as the latest snapshot has it; columns of scorers that never ran are null",
+        "every score of each row, as the latest snapshot has it; columns of scorers that never ran are null",
         pa.schema([*_of(POOL, "sample_id", "source_uri", "source", "task", "stream"), *RIGHTS, *_scores()]),
     ),
     "map_points": (
