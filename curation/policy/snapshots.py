@@ -72,9 +72,9 @@ def policy_of(workspace: Workspace, snapshot: str) -> Policy | None:
 
 
 def scorers_of(workspace: Workspace, snapshot: str) -> list[tuple[str, str]]:
-    """(name, full version) of the scorers that a snapshot was made with, in the order of its policy."""
-    policy = policy_of(workspace, snapshot)
-    versions: dict[str, str] = read_json(workspace.snapshot(snapshot)).get("scorers", {})
+    """(name, full version) of the scorers of a snapshot, in the order of its policy; none if its record is lost."""
+    policy, record = policy_of(workspace, snapshot), workspace.snapshot(snapshot)
+    versions: dict[str, str] = read_json(record).get("scorers", {}) if record.exists() else {}
     names = dict.fromkeys((*ALWAYS, *policy.scorer_names())) if policy else versions
     return [(name, versions[name]) for name in names if name in versions]
 

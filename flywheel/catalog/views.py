@@ -39,7 +39,7 @@ BULK: dict[str, tuple[str, pa.Schema]] = {
                 *_of(POOL, "sample_id", "source_uri"),
                 column("stage_reached", pa.string(), "last stage that the row passed or stopped in"),
                 column("outcome", pa.string(), "admitted | dropped"),
-                column("filter", pa.string(), "stage and filter that dropped it; null when admitted"),
+                column("filter", pa.string(), "filter of that stage which dropped it; null when admitted"),
                 column("score", pa.float64(), "its score there"),
                 column("threshold", pa.float64(), "the bound that the score missed"),
                 column("survivor", pa.string(), "sample that it duplicates"),
@@ -57,14 +57,14 @@ BULK: dict[str, tuple[str, pa.Schema]] = {
                 *_of(POOL, "sample_id", "source_uri"),
                 column("stage_reached", pa.string(), "last stage that the row passed or stopped in"),
                 column("outcome", pa.string(), "admitted | dropped"),
-                column("filter", pa.string(), "stage and filter that dropped it; null when admitted"),
+                column("filter", pa.string(), "filter of that stage which dropped it; null when admitted"),
                 column("score", pa.float64(), "its score there"),
                 column("threshold", pa.float64(), "the bound that the score missed"),
             ]
         ),
     ),
     "scores": (
-        "every score of each row of the pool, by its newest scorers; columns of scorers that never ran are null",
+        "every score of each row, as the latest snapshot has it; columns of scorers that never ran are null",
         pa.schema([*_of(POOL, "sample_id", "source_uri", "source", "task", "stream"), *RIGHTS, *_scores()]),
     ),
     "map_points": (

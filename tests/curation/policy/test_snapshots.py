@@ -56,11 +56,14 @@ def test_the_difference_of_snapshots(pictured: SimpleNamespace) -> None:
 def test_rows_of_one_address_and_quarantined_ones_move_on_their_own(tmp_path: Path) -> None:
     """Two edits of one picture, and an input that could not be read in one of the snapshots."""
     workspace = Workspace(tmp_path / "w")
-    ends = {"before": [("e", "1", None), ("e", "2", "size"), ("u", "4", None)],
-            "after": [("e", "1", None), ("e", "2", None), ("q", "3", None)]}  # fmt: skip
+    ends: dict[str, list[tuple[str, str, str | None]]] = {
+        "before": [("e", "1", None), ("e", "2", "size"), ("u", "4", None)],
+        "after": [("e", "1", None), ("e", "2", None), ("q", "3", None)],
+    }
     for snapshot, rows in ends.items():
-        columns = ["source_uri", "sample_id", "filter", "outcome"]
-        table = pa.table([*map(list, zip(*rows)), ["dropped" if f else "admitted" for _, _, f in rows]], columns)
+        columns = ("source_uri", "sample_id", "filter", "outcome")
+        values = [(*row, "dropped" if row[2] else "admitted") for row in rows]
+        table = pa.Table.from_pylist([dict(zip(columns, v)) for v in values])
         table = table.set_column(2, "filter", table["filter"].cast(pa.string()))
         write_parquet(workspace.snapshot(snapshot, "decisions"), table)
         unread = {"source_uri": ["q" if snapshot == "before" else "u"], "reason": ["cut short"]}
