@@ -22,6 +22,7 @@ cold_250_vs_script: CPU-seconds of ours over those of the script, for 250 photog
 slope_vs_script: CPU-seconds of each further photograph of ours over those of the script, the worse of the sizes.
 cold_1000_vs_datajuicer: CPU-seconds of Data-Juicer over ours, for 1,000 photographs of the first size.
 alike_1000_vs_datajuicer: the same over ours with the same filters.
+cold_1000_vs_cleanvision: CPU-seconds of CleanVision over ours, for 1,000 photographs of the first size.
 The last line is one JSON object.
 """
 
@@ -194,6 +195,9 @@ def _figures(
         theirs = costs["datajuicer", sizes[0], 1000].cpu
         out["cold_1000_vs_datajuicer"] = theirs / costs["ours", sizes[0], 1000].cpu
         out["alike_1000_vs_datajuicer"] = theirs / costs["alike", sizes[0], 1000].cpu
+    if ("cleanvision", sizes[0], 1000) in costs:
+        theirs = costs["cleanvision", sizes[0], 1000].cpu
+        out["cold_1000_vs_cleanvision"] = theirs / costs["ours", sizes[0], 1000].cpu
     return {name: round(value, 3) for name, value in out.items()}
 
 
