@@ -32,12 +32,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this folder hold
 import numpy as np
 import pyarrow as pa
 
+from curation.policy.reader import load_policy
 from flywheel.core.files import write_json
 from flywheel.core.workspace import Workspace
 
 PHOTOS = Path(__file__).resolve().parents[2] / "shared" / "data" / "photos"
 GOAL, STAGE = 10**9, 2 * 10**8  # images in total, and per stage
-BUCKETS = {"S1": (256,), "S2": (256,), "S3": (512,), "S4": (512, 1024), "S5": (512, 1024, 2048), "S6": (1024, 2048)}
+BUCKETS = {stage.name: stage.resolutions for stage in load_policy("qwen-image-2").stages}
 PIXELS = 1_000_000  # of the images that rates are measured on
 APPENDS = 10  # per ledger
 
