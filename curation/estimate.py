@@ -103,7 +103,7 @@ def estimate(
             unseen.append("the workspace is read-only: how many shard files this policy writes cannot be told")
         elif again.files:
             pictures = _pooled(workspace)
-            cpu, shards = _shared_out(again, pictures)
+            cpu, shards = _writing(again, pictures)
     return Estimate(
         inputs=sum(counts),
         new=len(fresh),
@@ -132,7 +132,7 @@ class _Again:
     encodes: int
 
 
-def _shared_out(again: _Again, pictures: Sequence[tuple[bytes, str]]) -> tuple[float, float]:
+def _writing(again: _Again, pictures: Sequence[tuple[bytes, str]]) -> tuple[float, float]:
     """(CPU-seconds, bytes) of writing these files: rows that another file holds are copied."""
     each = {bucket: _measured(pictures, {}, [bucket], enlarged=True) for bucket in again.rows}
     seconds, written = (sum(again.rows[b] * each[b][n] for b in each) for n in (0, 1))

@@ -19,7 +19,7 @@ def size(points: int, large: int, small: int) -> int:
 
 
 def work(points: int, large: int, small: int) -> int:
-    """How many pairs of a large and a small set `covering` looks at: 16 bytes of memory each."""
+    """How many pairs of a large and a small set `covering` looks at: 25 bytes of memory each."""
     return 0 if large == small else comb(points, small) * comb(points - small, large - small)
 
 

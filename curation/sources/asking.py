@@ -43,7 +43,7 @@ def asked(request: Callable[[], T]) -> T:
     except final:
         raise
     except Exception as error:  # each file system raises errors of its own
-        if "credential" in f"{type(error).__name__} {error}".lower():
+        if "Credential" in type(error).__name__:  # by its kind: what it says may name a folder of credentials
             raise UsageError(f"the source's server wants credentials: {_CREDENTIALS} ({reason(error)})") from error
         raise UsageError(
             f"the source's server does not answer as it should: run again, finished work is kept ({reason(error)})"

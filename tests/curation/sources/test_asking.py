@@ -43,8 +43,13 @@ def test_credentials_that_are_missing_are_asked_for() -> None:
     def refused() -> str:
         raise NoCredentialsError("Unable to locate credentials")
 
+    def reset() -> str:
+        raise ConnectionResetError("s3://bucket/credentials/a.jpg: reset by peer")
+
     with pytest.raises(UsageError, match="wants credentials.*FSSPEC_S3_ANON"):
         asked(refused)
+    with pytest.raises(UsageError, match="run again"):
+        asked(reset)
 
 
 def test_the_reason_is_what_happened_and_not_the_address() -> None:
